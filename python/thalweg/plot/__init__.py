@@ -1,0 +1,3 @@
+"""Figures: every function takes `ax`, returns the axes it drew on, and neither shows nor saves."""
+
+from __future__ import annotations
