@@ -86,15 +86,19 @@ TensorView view_of(PyObject* tensor) {
 
 bool is_dense(const TensorView& view) {
   if (view.ref.numel <= 1) return true;
+  std::int64_t expected = 1;
+  std::int32_t d = view.ndim;
+  while (d > 0 && (view.shape[d - 1] == 1 || view.strides[d - 1] == expected)) expected *= view.shape[--d];
+  if (d == 0) return true;  // row-major, the usual case
   std::vector<std::int32_t> order(static_cast<std::size_t>(view.ndim));
   std::iota(order.begin(), order.end(), 0);
   std::sort(order.begin(), order.end(),
             [&](std::int32_t a, std::int32_t b) { return view.strides[a] < view.strides[b]; });
-  std::int64_t expected = 1;
-  for (const std::int32_t d : order) {
-    if (view.shape[d] == 1) continue;
-    if (view.strides[d] != expected) return false;
-    expected *= view.shape[d];
+  expected = 1;
+  for (const std::int32_t dim : order) {
+    if (view.shape[dim] == 1) continue;
+    if (view.strides[dim] != expected) return false;
+    expected *= view.shape[dim];
   }
   return true;
 }
@@ -120,23 +124,6 @@ void bind_torch_border(py::module_& module) {
                               view.ref.device, is_dense(view), view.supported);
       },
       py::arg("tensor"), "(address, numel, dtype, CUDA ordinal or -1, dense, supported) of a tensor.");
-  module.def("time_view", [](py::list tensors, int n) {
-    std::int64_t sum = 0;
-    for (int i = 0; i < n; ++i)
-      for (auto t : tensors) sum += view_of(t.ptr()).ref.numel;
-    return sum;
-  });
-  module.def("time_grad", [](py::list tensors, int n) {
-    PyObject* name = PyUnicode_InternFromString("grad");
-    std::int64_t sum = 0;
-    for (int i = 0; i < n; ++i)
-      for (auto t : tensors) {
-        PyObject* g = PyObject_GetAttr(t.ptr(), name);
-        sum += g != Py_None;
-        Py_DECREF(g);
-      }
-    return sum;
-  });
 }
 
 }  // namespace thalweg::bindings

@@ -135,8 +135,23 @@ const Entry& entry_of(int optimizer) {
 
 using SpanTable = SpanFn[2][kMaxVariants];
 
-// Elements [begin, end) of all items laid end to end, starting the search at item `first` that begins at `offset`.
-void run_share(const SpanTable& spans, const StepItem* items, std::size_t count, const StepScalars* scalars,
+// The hardware prefetchers start anew in every tensor; these hints fetch the head of a later one in the meantime.
+// More bytes were slower: 4,096 cost 25 % on 400 tensors of 1,000 elements.
+constexpr std::int64_t kPrefetchBytes = 256;  // per stream
+constexpr std::size_t kItemsAhead = 1;
+constexpr std::int64_t kCacheLine = 64;  // bytes
+
+void prefetch_item(const StepItem& item, int states) {
+  const std::int64_t bytes = std::min(item.numel * size_of(item.dtype), kPrefetchBytes);
+  for (std::int64_t at = 0; at < bytes; at += kCacheLine) {
+    __builtin_prefetch(static_cast<const char*>(item.param) + at, 1);
+    __builtin_prefetch(static_cast<const char*>(item.grad) + at, 0);
+    for (int i = 0; i < states; ++i) __builtin_prefetch(static_cast<const char*>(item.states[i]) + at, 1);
+  }
+}
+
+// Elements [begin, end) of all items laid end to end.
+void run_share(const SpanTable& spans, int states, const StepItem* items, std::size_t count, const StepScalars* scalars,
                std::int64_t begin, std::int64_t end) {
   const DenormalGuard guard;
   std::int64_t offset = 0;
@@ -144,6 +159,7 @@ void run_share(const SpanTable& spans, const StepItem* items, std::size_t count,
     const StepItem& item = items[i];
     const std::int64_t from = std::max<std::int64_t>(begin - offset, 0);
     const std::int64_t to = std::min(end - offset, item.numel);
+    if (from < to && i + kItemsAhead < count) prefetch_item(items[i + kItemsAhead], states);
     if (from < to) spans[item.dtype == DType::kFloat64][item.variant](scalars[item.scalars], item, from, to);
     offset += item.numel;
   }
@@ -186,10 +202,11 @@ void prepare(int optimizer, const double* hyper, double lr, double step, StepSca
 
 void step_cpu(int optimizer, const StepItem* items, std::size_t count, const StepScalars* scalars, int num_threads) {
   const SpanTable& spans = entry_of(optimizer).span[static_cast<int>(active_isa())];
+  const int states = static_cast<int>(optimizers()[static_cast<std::size_t>(optimizer)].state_names.size());
   std::int64_t total = 0;
   for (std::size_t i = 0; i < count; ++i) total += items[i].numel;
   if (num_threads <= 1 || total < kSerialElements) {
-    run_share(spans, items, count, scalars, 0, total);
+    run_share(spans, states, items, count, scalars, 0, total);
     return;
   }
   const std::int64_t shares = std::min<std::int64_t>(num_threads, (total + kShareGrain - 1) / kShareGrain);
@@ -198,7 +215,7 @@ void step_cpu(int optimizer, const StepItem* items, std::size_t count, const Ste
     const auto edge = [&](std::int64_t k) {
       return k == shares ? total : total / shares * k / kShareGrain * kShareGrain;
     };
-    run_share(spans, items, count, scalars, edge(share), edge(share + 1));
+    run_share(spans, states, items, count, scalars, edge(share), edge(share + 1));
   }
 }
 

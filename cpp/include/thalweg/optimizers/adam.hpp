@@ -55,7 +55,7 @@ struct AdamFamily {
     s[1] = c.keep2 * s[1] + c.take2 * (g * g);
     T second = s[1];
     if constexpr (V == kAmsgrad) second = s[2] = max_or_nan(s[2], s[1]);
-    p = p - c.step_size * s[0] / (sqrt(second) + c.eps);
+    p = p - c.step_size * s[0] / (square_root(second) + c.eps);
   }
 };
 

@@ -31,6 +31,10 @@ THALWEG_HD T max_or_nan(T a, T b) {
   return (a < b || b != b) ? b : a;
 }
 
+// Square root in the type of its argument: an unqualified sqrt may be C's, which computes in double.
+THALWEG_HD float square_root(float x) { return sqrtf(x); }
+THALWEG_HD double square_root(double x) { return sqrt(x); }
+
 // 1 - beta^step, the bias of an exponential average that started from zero (Kingma & Ba 2014, section 3).
 THALWEG_HD double bias_correction(double beta, double step) { return 1.0 - pow(beta, step); }
 
