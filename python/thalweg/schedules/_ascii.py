@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ def draw(schedule: Schedule, width: int, height: int, steps: int) -> str:
     rows = [[" "] * width for _ in range(height)]
     if steps <= 1_000_000:
         values = schedule.values(steps)
-        spans = [values[a : max(b, a + 1)] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        spans = [values[a : max(b, a + 1)] for a, b in pairwise(edges)]
     else:
         spans = [np.array([schedule(int(a))]) for a in edges[:-1]]
     spans = [span for span in spans if span.size]
