@@ -1,0 +1,324 @@
+// See tensor_table.hpp. Every parameter is checked before the first one is written.
+#include "tensor_table.hpp"
+
+#include <algorithm>
+
+#include "thalweg/error.hpp"
+
+namespace py = pybind11;
+
+namespace thalweg::bindings {
+namespace {
+
+// "beta1" is element 0 of the group's "betas"; every other hyper-parameter stands under its own name.
+std::pair<std::string, int> key_of(const std::string& hyper) {
+  if (hyper.rfind("beta", 0) == 0 && hyper.size() == 5) return {"betas", hyper[4] - '1'};
+  return {hyper, -1};
+}
+
+py::str intern(const char* text) { return py::reinterpret_steal<py::str>(PyUnicode_InternFromString(text)); }
+
+double as_double(PyObject* value) {
+  if (PyFloat_CheckExact(value)) return PyFloat_AS_DOUBLE(value);
+  if (value == Py_None || value == Py_False) return 0.0;
+  if (value == Py_True) return 1.0;
+  const py::object number = py::reinterpret_steal<py::object>(PyNumber_Float(value));
+  if (!number) throw py::error_already_set();
+  return PyFloat_AS_DOUBLE(number.ptr());
+}
+
+PyObject* item_of(PyObject* dict, const py::str& key) {  // borrowed; throws KeyError
+  PyObject* value = PyDict_GetItemWithError(dict, key.ptr());
+  if (value == nullptr) {
+    if (!PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, key.ptr());
+    throw py::error_already_set();
+  }
+  return value;
+}
+
+// Interned names and torch's functions, looked up once and kept for the life of the process.
+struct Names {
+  py::str grad = intern("grad");
+  py::str lr = intern("lr");
+  py::str params = intern("params");
+  py::str step = intern("step");
+  py::module_ torch = py::module_::import("torch");
+  py::object increment_version = torch.attr("_C").attr("_increment_version");
+  py::object tensor = torch.attr("Tensor");
+  py::object parameter = torch.attr("nn").attr("Parameter");
+  py::object grad_descriptor = torch.attr("Tensor").attr("grad");
+};
+const Names& names() {
+  static const Names* const kNames = new Names();  // never destroyed: Python may be gone at exit
+  return *kNames;
+}
+
+// param.grad; plain tensors and Parameters skip the search through their classes.
+py::object grad_of(PyObject* param) {
+  const Names& known = names();
+  PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(param));
+  const bool plain = type == known.parameter.ptr() || type == known.tensor.ptr();
+  PyObject* descriptor = known.grad_descriptor.ptr();
+  const descrgetfunc get = Py_TYPE(descriptor)->tp_descr_get;
+  py::object grad = py::reinterpret_steal<py::object>(
+      plain && get != nullptr ? get(descriptor, param, type) : PyObject_GetAttr(param, known.grad.ptr()));
+  if (!grad) throw py::error_already_set();
+  return grad;
+}
+
+bool is_computed(DType dtype) { return dtype == DType::kFloat32 || dtype == DType::kFloat64; }
+
+// Python below 3.12 numbers every state of every dict; equal numbers mean the same dict with the same values.
+std::uint64_t version_of(PyObject* dict) {
+#if PY_VERSION_HEX < 0x030C0000
+  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
+#else
+  static_cast<void>(dict);
+  return 0;
+#endif
+}
+
+// Hints alone, never read for a result: what a step needs of the parameters is scattered over the heap. The third
+// word of a tensor object is where torch keeps the pointer to the tensor's own structure.
+constexpr std::size_t kObjectsAhead = 12;
+constexpr std::size_t kContentsAhead = 6;
+
+void prefetch_tensor(PyObject* tensor) {
+  const char* contents = static_cast<const char*>(reinterpret_cast<void**>(tensor)[2]);
+  __builtin_prefetch(contents);
+  __builtin_prefetch(contents + 64);
+  __builtin_prefetch(contents + 128);
+}
+
+}  // namespace
+
+TensorTable::TensorTable(const std::string& optimizer, const py::object& owner)
+    : optimizer_(optimizer_index(optimizer)), info_(optimizers()[static_cast<std::size_t>(optimizer_)]), owner_(owner) {
+  for (const std::string& hyper : info_.hyper_names) {
+    const auto [key, element] = key_of(hyper);
+    hyper_keys_.push_back({intern(key.c_str()), element});
+  }
+  for (const std::string& name : info_.state_names) state_keys_.push_back(intern(name.c_str()));
+}
+
+py::object TensorTable::owner() const {
+  py::object alive = owner_();
+  if (alive.is_none()) throw py::value_error("TensorTable: its optimizer is gone");
+  return alive;
+}
+
+void TensorTable::refuse(std::size_t n) const {
+  std::size_t index = 0;
+  while (index < n && hot_[n - index - 1].group == hot_[n].group) ++index;
+  owner().attr("_explain")(hot_[n].group, index);
+  throw std::logic_error("thalweg: internal error, please report it: a parameter was refused without a reason");
+}
+
+bool TensorTable::keeps_state(std::size_t n) const {
+  return info_.counts_steps || groups_[static_cast<std::size_t>(hot_[n].group)].states > 0;
+}
+
+void TensorTable::step(const py::list& groups, const py::dict& state, const py::list& plans, std::int64_t schedule_step,
+                       int num_threads) {
+  groups_.resize(groups.size());
+  for (std::size_t i = 0; i < groups_.size(); ++i) read_group(groups[i], groups_[i]);
+  if (!collect_gradients(groups)) {
+    rebuild(groups);
+    collect_gradients(groups);
+  }
+  Pass pass = gather(outer_state_same(state));
+  if (pass == Pass::kStatesChanged) {
+    look_up_states(state);
+    pass = gather(true);
+  }
+  require_internal(pass == Pass::kDone, "the optimizer's state changes while it is read");
+  {
+    const py::gil_scoped_release release;
+    step_cpu(optimizer_, items_.data(), items_.size(), scalars_.data(), num_threads);
+  }
+  for (std::size_t i = 0; i < plans.size(); ++i)
+    if (!plans[i].is_none()) groups[i][names().lr] = plans[i].attr("value_at")(schedule_step + 1);
+  finish();
+}
+
+void TensorTable::rebuild(const py::list& groups) {
+  hot_.clear();
+  owned_.clear();
+  outer_.clear();
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    for (const py::handle param : py::reinterpret_borrow<py::list>(item_of(groups[g].ptr(), names().params))) {
+      Hot hot;
+      hot.param = param.ptr();
+      hot.group = static_cast<std::int32_t>(g);
+      hot_.push_back(hot);
+      owned_.push_back({py::reinterpret_borrow<py::object>(param), {}, {}, {}});
+    }
+  }
+  checks_.assign(hot_.size(), Check{});
+}
+
+void TensorTable::read_group(const py::dict& group, Group& out) const {
+  out.lr = as_double(item_of(group.ptr(), names().lr));
+  for (std::size_t i = 0; i < hyper_keys_.size(); ++i) {
+    PyObject* value = item_of(group.ptr(), hyper_keys_[i].key);
+    if (hyper_keys_[i].element < 0) {
+      out.hyper[i] = as_double(value);
+    } else {
+      if (!PyTuple_Check(value) && !PyList_Check(value)) throw py::type_error("param_groups: 'betas' must be a pair");
+      const py::object element = py::reinterpret_steal<py::object>(PySequence_GetItem(value, hyper_keys_[i].element));
+      if (!element) throw py::error_already_set();
+      out.hyper[i] = as_double(element.ptr());
+    }
+  }
+  out.variant = variant_of(optimizer_, out.hyper);
+  out.states = state_count(optimizer_, out.variant);
+}
+
+// optimizer.state holds the same inner dicts under the same parameters, in the same order.
+bool TensorTable::outer_state_same(const py::dict& state) const {
+  if (static_cast<std::size_t>(PyDict_Size(state.ptr())) != outer_.size()) return false;
+  Py_ssize_t position = 0;
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  for (const auto& [known_key, known_value] : outer_)
+    if (PyDict_Next(state.ptr(), &position, &key, &value) == 0 || key != known_key || value != known_value)
+      return false;
+  return true;
+}
+
+bool TensorTable::inner_state_same(std::size_t n) {
+  Check& check = checks_[n];
+  PyObject* inner = hot_[n].inner;
+  if (check.version != 0 && check.version == version_of(inner)) return true;
+  Py_ssize_t position = 0;
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  if (PyDict_Size(inner) != check.count) return false;
+  for (Py_ssize_t i = 0; i < check.count; ++i) {
+    const PyObject* known = i < kMaxKeys ? check.values[i] : owned_[n].values[static_cast<std::size_t>(i)].ptr();
+    if (PyDict_Next(inner, &position, &key, &value) == 0 || value != known) return false;
+  }
+  check.version = version_of(inner);
+  return true;
+}
+
+// Reads every parameter's gradient object; false when the param groups hold other parameters than the table.
+bool TensorTable::collect_gradients(const py::list& groups) {
+  grads_.clear();
+  std::size_t n = 0;
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    PyObject* params = item_of(groups[g].ptr(), names().params);
+    if (!PyList_Check(params)) throw py::type_error("param_groups: 'params' must be a list of tensors");
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(params); ++i, ++n) {
+      if (n >= hot_.size() || hot_[n].param != PyList_GET_ITEM(params, i) ||
+          hot_[n].group != static_cast<std::int32_t>(g))
+        return false;
+      if (n + kObjectsAhead < hot_.size()) {
+        __builtin_prefetch(hot_[n + kObjectsAhead].param);
+        __builtin_prefetch(hot_[n + kObjectsAhead].inner);
+        prefetch_tensor(hot_[n + kContentsAhead].param);
+      }
+      grads_.push_back(grad_of(hot_[n].param));
+    }
+  }
+  return n == hot_.size();
+}
+
+// The pass: checks tensors and compares what is cached, fills items_. Writes nothing that belongs to the user.
+TensorTable::Pass TensorTable::gather(bool states_known) {
+  items_.clear();
+  active_.clear();
+  scalars_.clear();
+  scalars_of_.clear();
+  substitutes_.clear();
+  bool same = states_known;
+  for (std::size_t n = 0; n < hot_.size(); ++n) {
+    const Hot& hot = hot_[n];
+    if (n + kContentsAhead < hot_.size()) prefetch_tensor(grads_[n + kContentsAhead].ptr());
+    if (grads_[n].is_none()) continue;
+    TensorView p, d;
+    try {
+      d = view_of(grads_[n].ptr());
+      p = view_of(hot.param);
+    } catch (const py::error_already_set&) {  // sparse, meta and other tensors without plain memory
+      refuse(n);
+    }
+    if (!p.supported || !d.supported || p.ref.dtype != d.ref.dtype || p.ref.device >= 0 || d.ref.device >= 0 ||
+        p.ref.numel != d.ref.numel || !is_computed(p.ref.dtype))
+      refuse(n);
+    if (same && keeps_state(n))
+      same = hot.inner != nullptr && hot.seen == p.ref.data && checks_[n].count >= 0 && inner_state_same(n);
+    if (same) add_item(n, p, d);
+  }
+  if (same && !active_.empty()) {
+    // A state tensor whose .data was swapped keeps its identity: one parameter per step has its addresses read anew.
+    const std::size_t sample = active_[recheck_++ % active_.size()];
+    const Hot before = hot_[sample];
+    if (keeps_state(sample) && (!fits(sample, view_of(before.param)) ||
+                                !std::equal(std::begin(before.states), std::end(before.states), hot_[sample].states)))
+      same = false;
+  }
+  return same ? Pass::kDone : Pass::kStatesChanged;
+}
+
+void TensorTable::add_item(std::size_t n, const TensorView& param, const TensorView& grad) {
+  const Hot& hot = hot_[n];
+  StepItem item;
+  item.param = param.ref.data;
+  item.grad = grad.ref.data;
+  item.numel = param.ref.numel;
+  item.dtype = param.ref.dtype;
+  item.variant = static_cast<std::int16_t>(groups_[static_cast<std::size_t>(hot.group)].variant);
+  std::copy(std::begin(hot.states), std::end(hot.states), std::begin(item.states));
+  if (!same_layout(param, grad) || !is_dense(param)) {
+    const py::tuple pair = owner().attr("_dense_pair")(py::reinterpret_borrow<py::object>(hot.param));
+    item.param = view_of(pair[0].ptr()).ref.data;
+    item.grad = view_of(pair[1].ptr()).ref.data;
+    substitutes_.push_back(py::make_tuple(owned_[n].param, pair[0], pair[1]));
+  }
+  double step = hot.first != 0 ? 1 : 2;  // without a counter only the first step is told apart
+  if (info_.counts_steps)
+    step = 1 + (hot.wide != 0 ? *static_cast<double*>(hot.counter) : *static_cast<float*>(hot.counter));
+  item.scalars = scalars_index(hot.group, step);
+  items_.push_back(item);
+  active_.push_back(n);
+}
+
+// Parameters of one group normally share their step count, so the last one found is tried first.
+std::int32_t TensorTable::scalars_index(std::int32_t group, double step) {
+  const std::pair<std::int32_t, double> wanted{group, step};
+  for (std::size_t i = scalars_of_.size(); i-- > 0;)
+    if (scalars_of_[i] == wanted) return static_cast<std::int32_t>(i);
+  const Group& options = groups_[static_cast<std::size_t>(group)];
+  scalars_of_.push_back(wanted);
+  scalars_.emplace_back();
+  prepare(optimizer_, options.hyper, options.lr, step, &scalars_.back());
+  return static_cast<std::int32_t>(scalars_.size() - 1);
+}
+
+// Counters, copies back, and the version counters that tell autograd of the writes.
+void TensorTable::finish() {
+  for (const std::size_t n : active_) {
+    hot_[n].first = 0;
+    if (!info_.counts_steps) continue;
+    if (hot_[n].wide != 0) {
+      *static_cast<double*>(hot_[n].counter) += 1;
+    } else {
+      *static_cast<float*>(hot_[n].counter) += 1;
+    }
+  }
+  if (listed_ != active_ || updated_.size() != active_.size()) {
+    updated_ = py::list();
+    for (const std::size_t n : active_) updated_.append(owned_[n].param);
+    listed_ = active_;
+  }
+  if (!substitutes_.empty()) {
+    py::list pairs;
+    for (const py::object& pair : substitutes_) pairs.append(pair);
+    owner().attr("_copy_back")(pairs);
+  }
+  names().increment_version(updated_);
+  grads_.clear();
+}
+
+}  // namespace thalweg::bindings

@@ -1,0 +1,112 @@
+// TensorTable: the tensors that one optimizer owns, as addresses. It gathers gradients, runs the core's step and
+// advances counters and schedules; hyper-parameters are read from the param groups at every step.
+//
+// A step is one pass over the parameters that only reads and compares (addresses of parameters, identities of state
+// tensors), then one call of the core. What changed since the last step is looked up again before anything is written.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "thalweg/step.hpp"
+#include "torch_border.hpp"
+
+namespace thalweg::bindings {
+
+class TensorTable {
+ public:
+  // `owner`, the optimizer, is asked for what only Python can do (a weak reference is kept):
+  //   _init_states(params, counts) create the missing ones of the first `count` state tensors of each, and `step`
+  //   _adopt_state(param, count)   make its state fit: number -> tensor, layout and dtype as the core needs
+  //   _dense_pair(param)           dense copies (param, grad), because one of them is strided otherwise
+  //   _copy_back(pairs)            copy dense parameters back into their originals
+  //   _explain(group, index)       raise the error that names the parameter, because the core refuses it
+  TensorTable(const std::string& optimizer, const pybind11::object& owner);
+
+  // One step over all groups. plans: a Plan or None per group; with a Plan, group["lr"] becomes the value of step
+  // schedule_step + 1 afterwards.
+  void step(const pybind11::list& groups, const pybind11::dict& state, const pybind11::list& plans,
+            std::int64_t schedule_step, int num_threads);
+
+ private:
+  static constexpr int kMaxKeys = kMaxStates + 1;  // state tensors and `step`
+
+  struct Hot {  // what every step reads of one parameter
+    PyObject* param = nullptr;
+    PyObject* inner = nullptr;  // optimizer.state[param]; null while there is none
+    void* seen = nullptr;       // address of the parameter when the states were looked up
+    void* states[kMaxStates] = {};
+    void* counter = nullptr;  // torch's 0-d `step`
+    std::int32_t group = 0;
+    std::int16_t first = 0;  // 1: its states were created in this step
+    std::int16_t wide = 0;   // 1: its counter is float64, as under a float64 default dtype
+  };
+  struct Check {                      // the values of `inner`, in its order
+    PyObject* values[kMaxKeys] = {};  // borrowed from Owned::values, which has them all
+    Py_ssize_t count = -1;
+    std::uint64_t version = 0;  // of the dict, where Python keeps one
+  };
+  struct Owned {  // keeps what Hot and Check point to
+    pybind11::object param, inner;
+    std::vector<pybind11::object> values;
+    std::vector<pybind11::object> aliases;  // detached views: the cached addresses never dangle
+  };
+  struct Group {
+    std::int32_t variant = 0;
+    std::int32_t states = 0;
+    double lr = 0;
+    double hyper[kMaxHyper] = {};
+  };
+  struct HyperKey {
+    pybind11::str key;
+    int element = -1;  // of a tuple such as betas, or -1
+  };
+  enum class Pass { kDone, kStatesChanged };
+
+  void rebuild(const pybind11::list& groups);
+  void read_group(const pybind11::dict& group, Group& out) const;
+  bool outer_state_same(const pybind11::dict& state) const;
+  bool inner_state_same(std::size_t n);
+  bool collect_gradients(const pybind11::list& groups);
+  Pass gather(bool states_known);
+  void add_item(std::size_t n, const TensorView& param, const TensorView& grad);
+  void look_up_states(const pybind11::dict& state);
+  void look_up(std::size_t n, const TensorView& param, const pybind11::dict& state);
+  bool is_missing(std::size_t n, const pybind11::dict& state) const;
+  bool fits(std::size_t n, const TensorView& param);
+  std::int32_t scalars_index(std::int32_t group, double step);
+  void finish();
+  bool keeps_state(std::size_t n) const;
+  pybind11::object owner() const;
+  [[noreturn]] void refuse(std::size_t n) const;
+
+  int optimizer_;
+  const OptimizerInfo& info_;
+  pybind11::weakref owner_;
+  std::vector<HyperKey> hyper_keys_;
+  std::vector<pybind11::str> state_keys_;
+
+  std::vector<Hot> hot_;
+  std::vector<Check> checks_;
+  std::vector<Owned> owned_;
+  std::vector<std::pair<PyObject*, PyObject*>> outer_;  // (key, value) at each place of optimizer.state
+
+  // of this step
+  std::vector<Group> groups_;
+  std::vector<StepItem> items_;
+  std::vector<pybind11::object> grads_;
+  std::vector<std::size_t> active_;
+  std::vector<StepScalars> scalars_;
+  std::vector<std::pair<std::int32_t, double>> scalars_of_;  // (group, step) of each of scalars_
+  std::vector<pybind11::object> substitutes_;
+  std::size_t recheck_ = 0;
+  // of the last one
+  std::vector<std::size_t> listed_;
+  pybind11::list updated_;  // the parameters of listed_, for the version counters
+};
+
+}  // namespace thalweg::bindings

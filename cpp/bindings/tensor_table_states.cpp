@@ -1,0 +1,101 @@
+// TensorTable's slow path: finds, creates or mends optimizer.state when something in it changed, and keeps addresses.
+#include <algorithm>
+
+#include "tensor_table.hpp"
+#include "thalweg/error.hpp"
+
+namespace py = pybind11;
+
+namespace thalweg::bindings {
+namespace {
+
+bool is_tensor(PyObject* value) {
+  return PyObject_IsInstance(value, py::module_::import("torch").attr("Tensor").ptr()) == 1;
+}
+
+}  // namespace
+
+void TensorTable::look_up_states(const py::dict& state) {
+  std::vector<std::size_t> stateful;
+  py::list missing, counts;
+  for (std::size_t n = 0; n < hot_.size(); ++n) {
+    hot_[n].inner = nullptr;
+    checks_[n].count = -1;
+    if (!keeps_state(n) || grads_[n].is_none()) continue;
+    stateful.push_back(n);
+    if (!is_missing(n, state)) continue;
+    missing.append(owned_[n].param);
+    counts.append(groups_[static_cast<std::size_t>(hot_[n].group)].states);
+    hot_[n].first = 1;
+  }
+  if (!missing.empty()) owner().attr("_init_states")(missing, counts);
+  for (const std::size_t n : stateful) look_up(n, view_of(hot_[n].param), state);
+  outer_.clear();
+  Py_ssize_t position = 0;
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  while (PyDict_Next(state.ptr(), &position, &key, &value) != 0) outer_.emplace_back(key, value);
+}
+
+bool TensorTable::is_missing(std::size_t n, const py::dict& state) const {
+  if (!state.contains(owned_[n].param)) return true;
+  const py::dict inner = state[owned_[n].param];
+  const auto wanted = static_cast<std::size_t>(groups_[static_cast<std::size_t>(hot_[n].group)].states);
+  for (std::size_t i = 0; i < wanted; ++i)
+    if (!inner.contains(state_keys_[i]) || inner[state_keys_[i]].is_none()) return true;
+  return info_.counts_steps && !inner.contains("step");
+}
+
+void TensorTable::look_up(std::size_t n, const TensorView& param, const py::dict& state) {
+  Owned& owned = owned_[n];
+  Hot& hot = hot_[n];
+  owned.inner = state[owned.param];
+  hot.inner = owned.inner.ptr();
+  if (!fits(n, param)) {
+    owner().attr("_adopt_state")(owned.param, groups_[static_cast<std::size_t>(hot.group)].states);
+    owned.inner = state[owned.param];
+    hot.inner = owned.inner.ptr();
+    require_internal(fits(n, param), "a state tensor does not fit its parameter");
+  }
+  owned.values.clear();
+  owned.aliases.clear();
+  Check& check = checks_[n];
+  check.count = 0;
+  check.version = 0;
+  for (const auto& item : py::reinterpret_borrow<py::dict>(owned.inner)) {
+    owned.values.push_back(py::reinterpret_borrow<py::object>(item.second));
+    if (is_tensor(item.second.ptr())) owned.aliases.push_back(item.second.attr("detach")());
+    if (check.count < kMaxKeys) check.values[check.count] = item.second.ptr();
+    ++check.count;
+  }
+  hot.seen = param.ref.data;
+}
+
+// Reads the states' addresses; false when one is not a host tensor of the parameter's type and layout.
+bool TensorTable::fits(std::size_t n, const TensorView& param) {
+  Hot& hot = hot_[n];
+  const bool dense = is_dense(param);
+  const int wanted = groups_[static_cast<std::size_t>(hot.group)].states;
+  for (int i = 0; i < wanted; ++i) {
+    PyObject* value = PyDict_GetItemWithError(hot.inner, state_keys_[static_cast<std::size_t>(i)].ptr());
+    if (value == nullptr || !is_tensor(value)) return false;
+    const TensorView state = view_of(value);
+    const bool laid_out = dense ? same_layout(param, state) : is_dense(state);
+    if (!laid_out || !state.supported || state.ref.dtype != param.ref.dtype || state.ref.device >= 0 ||
+        state.ref.numel != param.ref.numel)
+      return false;
+    hot.states[i] = state.ref.data;
+  }
+  if (info_.counts_steps) {
+    PyObject* value = PyDict_GetItemString(hot.inner, "step");
+    if (value == nullptr || !is_tensor(value)) return false;
+    const TensorView counter = view_of(value);
+    hot.wide = counter.ref.dtype == DType::kFloat64 ? 1 : 0;
+    const bool floating = counter.ref.dtype == DType::kFloat32 || hot.wide != 0;
+    if (!counter.supported || !floating || counter.ref.numel != 1 || counter.ref.device >= 0) return false;
+    hot.counter = counter.ref.data;
+  }
+  return true;
+}
+
+}  // namespace thalweg::bindings

@@ -1,0 +1,102 @@
+"""Adam. The mathematics stands in cpp/include/thalweg/optimizers/adam.hpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from ..schedules import Schedule
+from ._base import FusedOptimizer, check_implementation, check_lr, check_number
+
+
+class Adam(FusedOptimizer):
+    r"""Adam, as `torch.optim.Adam`, with the schedule inside the step.
+
+    .. math::
+        g_t &= \nabla f(\theta_{t-1}) + \lambda\,\theta_{t-1} \\
+        m_t &= \beta_1 m_{t-1} + (1-\beta_1)\,g_t, \qquad v_t = \beta_2 v_{t-1} + (1-\beta_2)\,g_t^2 \\
+        \theta_t &= \theta_{t-1} - \gamma_t\,\frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}
+
+    With `amsgrad` the largest :math:`v` so far stands in the denominator.
+
+    Args:
+        params: Parameters (float32 or float64, any shape), named parameters, or param groups.
+        lr: Learning rate γ: a number ≥ 0, a one-element tensor, or a Schedule; step k+1 uses `lr(k)`.
+        betas: Decay rates β₁, β₂ of the two averages, each in [0, 1).
+        eps: Added to the denominator, ≥ 0.
+        weight_decay: Coupled (L2) weight decay λ ≥ 0.
+        amsgrad: Keep the largest second moment.
+        foreach: Accepted for torch's signature; there is one implementation.
+        maximize: Ascend instead of descend.
+        capturable: Accepted for torch's signature.
+        differentiable: Not supported; must be False.
+        fused: Accepted for torch's signature; there is one implementation.
+        decoupled_weight_decay: Decay as AdamW does.
+
+    Raises:
+        ValueError: A hyper-parameter is out of its range.
+        TypeError: A hyper-parameter is not a number.
+
+    Example:
+        >>> import torch, thalweg as tw
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> opt = tw.optim.Adam([weight], lr=0.1)
+        >>> weight.grad = torch.tensor([3.0])
+        >>> opt.step()
+        >>> round(weight.item(), 6)
+        0.9
+
+    References:
+        Kingma, Ba: Adam, arXiv 1412.6980, algorithm 1. Reddi, Kale, Kumar: arXiv 1904.09237, algorithm 2.
+    """
+
+    core_name = "adam"
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor | Schedule = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "fused": fused,
+            "decoupled_weight_decay": decoupled_weight_decay,
+        }
+        self._check_group(defaults)
+        if decoupled_weight_decay:
+            self.core_name = "adamw"  # the functor whose decay is decoupled
+        super().__init__(params, defaults)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        check_lr(group["lr"])
+        check_number("epsilon value", group["eps"])
+        betas = group["betas"]
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise TypeError(f"{type(self).__name__}: betas must be a pair of numbers, got {betas!r}")
+        for index, beta in enumerate(betas):
+            check_number(f"beta parameter at index {index}", beta, below=1.0)
+        if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
+            raise ValueError("betas must be either both floats or both Tensors")
+        check_number("weight_decay value", group["weight_decay"])
+        check_implementation(type(self).__name__, group["foreach"], group["fused"], group["differentiable"])

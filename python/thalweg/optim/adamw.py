@@ -1,0 +1,91 @@
+"""AdamW. The mathematics stands in cpp/include/thalweg/optimizers/adam.hpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from ..schedules import Schedule
+from .adam import Adam
+
+
+class AdamW(Adam):
+    r"""Adam with decoupled weight decay, as `torch.optim.AdamW`, with the schedule inside the step.
+
+    .. math::
+        m_t &= \beta_1 m_{t-1} + (1-\beta_1)\,g_t, \qquad v_t = \beta_2 v_{t-1} + (1-\beta_2)\,g_t^2 \\
+        \theta_t &= (1 - \gamma_t\lambda)\,\theta_{t-1}
+                  - \gamma_t\,\frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}
+
+    Args:
+        params: Parameters (float32 or float64, any shape), named parameters, or param groups.
+        lr: Learning rate γ: a number ≥ 0, a one-element tensor, or a Schedule; step k+1 uses `lr(k)`.
+        betas: Decay rates β₁, β₂ of the two averages, each in [0, 1).
+        eps: Added to the denominator, ≥ 0.
+        weight_decay: Decoupled weight decay λ ≥ 0.
+        amsgrad: Keep the largest second moment.
+        maximize: Ascend instead of descend.
+        foreach: Accepted for torch's signature; there is one implementation.
+        capturable: Accepted for torch's signature.
+        differentiable: Not supported; must be False.
+        fused: Accepted for torch's signature; there is one implementation.
+
+    Raises:
+        ValueError: A hyper-parameter is out of its range.
+        TypeError: A hyper-parameter is not a number.
+
+    Example:
+        >>> import torch, thalweg as tw
+        >>> model = torch.nn.Linear(3, 1)
+        >>> lr = tw.schedules.warmup(5, 0.1) >> tw.schedules.cosine(0.1, total_steps=95)
+        >>> opt = tw.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
+        >>> for _ in range(100):
+        ...     opt.zero_grad()
+        ...     model(torch.ones(4, 3)).square().mean().backward()
+        ...     opt.step()
+        >>> opt.schedule_step, opt.param_groups[0]["lr"]
+        (100, 0.0)
+
+    References:
+        Loshchilov, Hutter: Decoupled weight decay regularization, arXiv 1711.05101, algorithm 2.
+    """
+
+    core_name = "adamw"
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor | Schedule = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=True,
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore; whatever was loaded, the decay stays decoupled."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group["decoupled_weight_decay"] = True
