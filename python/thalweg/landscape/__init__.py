@@ -12,6 +12,7 @@ from .directions import pca_directions as pca_directions
 from .directions import plane as plane
 from .directions import project as project
 from .directions import random_directions as random_directions
+from .directions import span as span
 from .evaluator import Evaluator as Evaluator
 from .result import Line as Line
 from .result import Points as Points

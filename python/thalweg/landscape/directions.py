@@ -342,3 +342,37 @@ def project(
     offsets = torch.stack([flat(list(s)) for s in states]) - flat(list(origin))
     coordinates = torch.linalg.solve(basis @ basis.T, basis @ offsets.T).T
     return coordinates, (offsets - coordinates @ basis).norm(dim=1)
+
+
+def span(
+    directions: Directions, trajectory: Trajectory, n: int = 41, margin: float = 0.15
+) -> tuple[tuple[float, float, int], tuple[float, float, int]]:
+    """Axes x and y for `Evaluator.grid` that hold the whole trajectory with room around it.
+
+    Args:
+        directions: Two directions with an `origin`, such as `pca_directions` gives.
+        trajectory: The path to hold.
+        n: Points of the longer axis; the shorter one gets a share that keeps cells about square, at least 5.
+        margin: Room on each side, as a share of the path's extent.
+
+    Returns:
+        ((x0, x1, nx), (y0, y1, ny)).
+
+    Raises:
+        ValueError: The directions have no origin, or are not two.
+    """
+    if len(directions) != 2 or directions.origin is None:
+        raise ValueError("span: expected two directions with an origin, such as pca_directions(trajectory) gives")
+    n = _check.integer("span", "n", n, 5)
+    margin = _check.real("span", "margin", margin, 0)
+    states = [list(point.values()) for point in trajectory.points]
+    coordinates, _ = project(directions, directions.origin, states)
+    low, high = coordinates.min(0).values, coordinates.max(0).values
+    longest = float((high - low).max()) or 1.0
+    axes = []
+    for a, b in zip(low.tolist(), high.tolist(), strict=True):
+        pad = max(margin * (b - a), 0.1 * longest)  # a flat path still gets a plane
+        axes.append((a - pad, b + pad))
+    longest = max(b - a for a, b in axes)
+    x, y = ((a, b, max(5, round(n * (b - a) / longest))) for a, b in axes)
+    return x, y

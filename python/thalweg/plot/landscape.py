@@ -71,7 +71,8 @@ class SurfacePlots:
             ax = axes_or_new(ax, width=6.4, height=5.2)
             levels = excess_levels(values)
             shown = np.clip(np.where(np.isfinite(values), values, np.nan), None, levels[-1])
-            drawn = ax.contourf(surface.x, surface.y, shown, levels=levels, cmap=SURFACE_MAP, extend="min")
+            norm = require("matplotlib.colors", "plotting").BoundaryNorm(levels, 256)  # one step of colour per level
+            drawn = ax.contourf(surface.x, surface.y, shown, levels=levels, cmap=SURFACE_MAP, norm=norm, extend="min")
             ax.contour(surface.x, surface.y, shown, levels=levels, colors="white", linewidths=0.35, alpha=0.6)
             bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.9)
             bar.set_label(metric)
