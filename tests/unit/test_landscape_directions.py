@@ -12,7 +12,9 @@ from thalweg import landscape as ls
 
 def net(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+    nn.init.normal_(model[1].bias)  # zero weights would have directions of length zero
+    return model
 
 
 def flat(tensors: object) -> np.ndarray:
@@ -39,7 +41,7 @@ def test_other_norms(norm: str) -> None:
     vector = ls.random_directions(model, 1, norm=norm, ignore=None).vectors[0]
     weights = list(model.parameters())
     if norm == "layer":
-        np.testing.assert_allclose([float(v.norm()) for v in vector], [float(w.norm()) for w in weights], rtol=1e-5)
+        np.testing.assert_allclose([float(v.norm()) for v in vector], [float(w.detach().norm()) for w in weights], rtol=1e-5)
     elif norm == "model":
         np.testing.assert_allclose(np.linalg.norm(flat(vector)), np.linalg.norm(flat(weights)), rtol=1e-5)
     elif norm == "weight":
@@ -160,7 +162,7 @@ def test_sharpness_of_a_quadratic() -> None:
     model = nn.Linear(6, 4, bias=False)
     ev = ls.Evaluator(model, lambda m, batch: (m.weight.double() ** 2).sum() / 2, (torch.ones(1, 6), torch.ones(1, 4)))
     found = ls.sharpness(ev, rho=0.3, n=5)
-    np.testing.assert_allclose(found.rises, 0.3**2 * float((model.weight**2).sum()) / 2, rtol=1e-5)
+    np.testing.assert_allclose(found.rises, 0.3**2 * float((model.weight.detach() ** 2).sum()) / 2, rtol=1e-5)
     assert found.standard_error < 1e-5
 
 

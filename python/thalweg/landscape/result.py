@@ -168,7 +168,7 @@ def load(path: str | os.PathLike[str]) -> Line | Surface:
         ValueError: Damaged, or not written by thalweg.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             arrays = {name: file[name] for name in file.files if name != "header"}
         if header["format"] != FORMAT:
