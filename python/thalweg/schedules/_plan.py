@@ -18,7 +18,7 @@ NODES: dict[str, tuple[int, str]] = {
     "geometric": (6, "ffi"),
     "step": (7, "ffi"),
     "multistep": (8, "ffI"),
-    "sgdr": (9, "ffiif"),
+    "sgdr": (9, "ffiifi"),
     "split": (10, "ffiii"),
     "triangular": (11, "ffiiif"),
     "table": (12, "F"),

@@ -53,7 +53,9 @@ def sgdr(
     arguments = {
         "lr": lr, "t_0": t_0, "t_mult": t_mult, "eta_min": eta_min, "decay": decay, "total_steps": total_steps
     }  # fmt: skip
-    return leaf("sgdr", arguments, Tree("sgdr", (lr, eta_min, t_0, t_mult, decay)), total_steps, endless=True)
+    end = -1 if total_steps is None else total_steps
+    tree = Tree("sgdr", (lr, eta_min, t_0, t_mult, decay, end))
+    return leaf("sgdr", arguments, tree, total_steps, endless=False)
 
 
 def snapshot_cosine(lr: float, total_steps: int, cycles: int, split: str = "ceil", eta_min: float = 0.0) -> Schedule:
