@@ -43,7 +43,7 @@ def _word(code: str, value: Any) -> bytes:
     return struct.pack("<d" if code in "fF" else "<q", value)
 
 
-def compile_plan(root: Tree) -> Any:
+def compile_plan(root: Tree) -> _core.Plan:
     """Lay the tree out, children before parents, and hand it to the core, which validates it."""
     words: list[bytes] = []
 
