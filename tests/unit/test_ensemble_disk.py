@@ -109,7 +109,11 @@ def test_every_flipped_bit_and_every_truncation_is_found(tmp_path: Path) -> None
     good = path.read_bytes()
     expected = Disk(tmp_path).load()[0].state
     rng = random.Random(0)
-    places = {*(rng.randrange(len(good) * 8) for _ in range(500)), *range(0, 64), *range(len(good) * 8 - 64, len(good) * 8)}
+    places = {
+        *(rng.randrange(len(good) * 8) for _ in range(500)),
+        *range(64),
+        *range(len(good) * 8 - 64, len(good) * 8),
+    }
     header = int.from_bytes(good[:8], "little")
     places |= {rng.randrange(8 * (8 + header)) for _ in range(1500)}
     silent = []
@@ -123,7 +127,13 @@ def test_every_flipped_bit_and_every_truncation_is_found(tmp_path: Path) -> None
         except SnapshotError as error:
             assert path.name in str(error)
     assert silent == []
-    for length in {*range(0, 20), 8 + header - 1, 8 + header, len(good) - 1, *(rng.randrange(len(good)) for _ in range(50))}:
+    for length in {
+        *range(20),
+        8 + header - 1,
+        8 + header,
+        len(good) - 1,
+        *(rng.randrange(len(good)) for _ in range(50)),
+    }:
         path.write_bytes(good[:length])
         with pytest.raises(SnapshotError, match=path.name):
             Disk(tmp_path).load()

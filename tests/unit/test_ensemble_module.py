@@ -315,7 +315,9 @@ def test_bad_states() -> None:
         Ensemble("model", states)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"state_dicts\[1\] lacks '0.weight'"):
         Ensemble(model, [states[0], {}])
-    with pytest.raises(ValueError, match=r"state_dicts\[0\]\['0.weight'\] must be a tensor of shape \[8, 4\], got \[1\]"):
+    with pytest.raises(
+        ValueError, match=r"state_dicts\[0\]\['0.weight'\] must be a tensor of shape \[8, 4\], got \[1\]"
+    ):
         Ensemble(model, [{**states[0], "0.weight": torch.zeros(1)}])
     with pytest.raises(ValueError, match="the model has no 'extra'"):
         Ensemble(model, [{**states[0], "extra": torch.zeros(1)}])

@@ -339,7 +339,10 @@ def test_bad_arguments(case: int) -> None:
 
 def test_refused_parameters_are_named_and_nothing_is_written() -> None:
     good, sparse = nn.Parameter(torch.ones(3)), nn.Embedding(4, 2, sparse=True)
-    half, complex_ = nn.Parameter(torch.ones(3, dtype=torch.bfloat16)), nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    half, complex_ = (
+        nn.Parameter(torch.ones(3, dtype=torch.bfloat16)),
+        nn.Parameter(torch.ones(2, dtype=torch.complex64)),
+    )
     sparse(torch.tensor([1])).sum().backward()
     for p in (good, half, complex_):
         p.grad = torch.ones_like(p)
@@ -363,6 +366,8 @@ def test_loaded_state_of_another_shape_is_refused_by_name() -> None:
     steps(donor, small, 1, 0)
     receiver = tw.optim.AdamW(large)
     receiver.load_state_dict(donor.state_dict())
-    with pytest.raises(ValueError, match=r"state 'exp_avg' of parameter 0 of group 0 must have shape \(3,\), got \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"state 'exp_avg' of parameter 0 of group 0 must have shape \(3,\), got \(2,\)"
+    ):
         steps(receiver, large, 1, 0)
     assert torch.equal(large[0], torch.ones(3))

@@ -82,7 +82,8 @@ def _resolve_loss(loss_fn: LossFn) -> tuple[Callable[..., Any] | None, Callable[
     if isinstance(loss_fn, str):
         if loss_fn not in NAMED:
             raise ValueError(f"Evaluator: loss_fn must be one of {', '.join(NAMED)} or a callable, got {loss_fn!r}")
-        return NAMED[loss_fn], None, False
+        named: Callable[..., Any] = NAMED[loss_fn]
+        return named, None, False
     if isinstance(loss_fn, nn.Module):
         return loss_fn, None, getattr(loss_fn, "reduction", "mean") == "sum"
     if not callable(loss_fn):
