@@ -1,4 +1,4 @@
-"""Loss against learning rate -> three phases and a suggestion. Pure NumPy on x = ln lr; knows no model and no optimizer."""
+"""Loss against learning rate -> three phases and a suggestion. NumPy on x = ln lr; knows no model, no optimizer."""
 
 from __future__ import annotations
 
@@ -177,8 +177,8 @@ def analyse_curve(lrs: Array, losses: Array, blew_up: bool) -> Analysis:
     if not found.drop > needed:
         fall = f"falls by {found.drop:.2g} at most" if found.drop > 0 else "never falls"
         reason = (
-            f"the loss starts at {curve.level:.3g} and {fall}, where noise alone explains {needed:.2g}; the model may be "
-            "trained already, or the learning rates too small"
+            f"the loss starts at {curve.level:.3g} and {fall}, where noise alone explains {needed:.2g}; the model "
+            "may be trained already, or the learning rates too small"
         )
         advice = () if found.divergence is not None or blew_up else (_end_higher(lrs),)
         return Analysis(curve.smooth, None, reason, None, {}, {}, None, 0.0, advice)
@@ -222,9 +222,7 @@ def _phases(curve: Curve, found: Reading) -> dict[str, tuple[float, float]]:
     first, last = float(curve.x[0]), float(curve.x[-1])
     head = max(5, math.ceil(_REFERENCE * len(curve.x)))
     decline = float(curve.smooth[0] - curve.smooth[min(head, len(curve.x) - 1)])
-    flat = found.flat_end is not None and decline <= _FLAT_DROP * found.drop + 2 * curve.error(
-        found.index_minimum + 1
-    )
+    flat = found.flat_end is not None and decline <= _FLAT_DROP * found.drop + 2 * curve.error(found.index_minimum + 1)
     begin = first if found.flat_end is None else found.flat_end
     phases = {"flat": (_as_lr(first), _as_lr(begin))} if flat else {}
     phases["descent"] = (_as_lr(begin if flat else first), _as_lr(found.minimum))

@@ -48,7 +48,7 @@ def run(
 
 
 def troughs(lrs: list[float], finished: bool) -> list[int]:
-    """Steps whose rate is the last of a lowest stretch between peaks at least twice as high, by looking at all of them."""
+    """Steps whose rate is the last of a lowest stretch between peaks at least twice as high, by brute force."""
     found = []
     peak = 0.0
     for k, lr in enumerate(lrs):
@@ -387,7 +387,7 @@ def test_resume_neither_repeats_nor_skips(name: str, stop: int) -> None:
 def test_resume_refuses_what_does_not_fit() -> None:
     model, optimizer = setup()
     snaps = SnapshotCollector(model, optimizer)
-    with pytest.raises(ValueError, match="must come from SnapshotCollector.state_dict"):
+    with pytest.raises(ValueError, match=r"must come from SnapshotCollector\.state_dict"):
         snaps.load_state_dict({})
     with pytest.raises(ValueError, match="construct it the same way"):
         SnapshotCollector(model, optimizer, schedule=Bound(optimizer)).load_state_dict(snaps.state_dict())

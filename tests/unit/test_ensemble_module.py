@@ -1,4 +1,4 @@
-"""The Ensemble module: probabilities against NumPy, loop against vmap, members, dtypes, devices, pickling, bad input."""
+"""The Ensemble module: probabilities against NumPy, loop against vmap, members, dtypes, pickling, bad input."""
 
 from __future__ import annotations
 
@@ -311,11 +311,13 @@ def test_bad_states() -> None:
     model, states = states_of(mlp, 2)
     with pytest.raises(ValueError, match="at least one member"):
         Ensemble(model, [])
-    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got str"):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
         Ensemble("model", states)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"state_dicts\[1\] lacks '0.weight'"):
         Ensemble(model, [states[0], {}])
-    with pytest.raises(ValueError, match=r"state_dicts\[0\]\['0.weight'\] must be a tensor of shape \[8, 4\], got \[1\]"):
+    with pytest.raises(
+        ValueError, match=r"state_dicts\[0\]\['0.weight'\] must be a tensor of shape \[8, 4\], got \[1\]"
+    ):
         Ensemble(model, [{**states[0], "0.weight": torch.zeros(1)}])
     with pytest.raises(ValueError, match="the model has no 'extra'"):
         Ensemble(model, [{**states[0], "extra": torch.zeros(1)}])
@@ -330,6 +332,6 @@ def test_bad_calls() -> None:
     model, states = states_of(lambda: nn.Linear(4, 1), 2)
     with pytest.raises(ValueError, match="outputs='binary'"):
         Ensemble(model, states)(torch.zeros(2, 4))
+    model, states = states_of(mlp, 2)
     with pytest.raises(ValueError, match=r"\[batch\] or \[batch, 1\]"):
-        model, states = states_of(mlp, 2)
         Ensemble(model, states, outputs="binary")(torch.zeros(2, 4))

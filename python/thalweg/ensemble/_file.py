@@ -1,4 +1,4 @@
-"""One snapshot file: safetensors, checksummed to the last bit, published whole or not at all. Knows no directory policy.
+"""One snapshot file: safetensors, checksummed to the last bit, published whole or not at all. Knows no policy.
 
 Layout (a plain safetensors file): 8 bytes header length, JSON header, tensor bytes. The header's
 `__metadata__` holds `thalweg_format`, the record of the snapshot (JSON), `xxh3` (JSON: tensor name -> XXH3-64
@@ -135,9 +135,7 @@ def _header_bytes(path: Path, file: Any) -> bytes:
 def _seal_place(path: Path, header: bytes) -> int:
     match = _SEAL.search(header)
     if match is None:
-        raise SnapshotError(
-            f"snapshot {path}: no snapshot of thalweg: its header has no checksum, or it is damaged"
-        )
+        raise SnapshotError(f"snapshot {path}: no snapshot of thalweg: its header has no checksum, or it is damaged")
     return match.start(1)
 
 

@@ -14,7 +14,7 @@ from ._members import MemberList, Members
 from ._snapshot import State
 
 if TYPE_CHECKING:
-    from ._fit import FitReport
+    from ._fit_report import FitReport
     from ._metrics import Metrics
     from ._report import EnsembleReport
 
@@ -172,7 +172,8 @@ class Ensemble(nn.Module):
             z = z.squeeze(2) if z.ndim == 3 and z.shape[2] == 1 else z
             if z.ndim != 2:
                 raise ValueError(
-                    f"Ensemble: with outputs='binary' a member must return [batch] or [batch, 1], got {list(z.shape[1:])}"
+                    "Ensemble: with outputs='binary' a member must return [batch] or [batch, 1], got "
+                    f"{list(z.shape[1:])}"
                 )
             return nn.functional.logsigmoid(torch.stack((-z, z), dim=2))
         z = self._checked_logits(z)
@@ -215,12 +216,7 @@ class Ensemble(nn.Module):
         outputs = self.member_outputs(*args, **kwargs)
         if self.combine == "mean":
             return self.mean(outputs)
-        if (
-            self.combine == "logit"
-            or self._temperature != 1.0
-            or self.outputs != "logits"
-            or 0.0 in self._weights
-        ):
+        if self.combine == "logit" or self._temperature != 1.0 or self.outputs != "logits" or 0.0 in self._weights:
             return self.combined(self.log_probabilities(outputs)).exp()
         wide = self._checked_logits(outputs)
         return (wide.softmax(2) * self._weight_tensor(wide)).sum(0)
@@ -255,9 +251,7 @@ def _normalised(who: str, weights: Sequence[float] | torch.Tensor | None, m: int
         return (1.0 / m,) * m
     values = [float(w) for w in (weights.tolist() if isinstance(weights, torch.Tensor) else weights)]
     if len(values) != m or not all(math.isfinite(w) and w >= 0 for w in values) or sum(values) <= 0:
-        raise ValueError(
-            f"{who}: weights must be {m} finite numbers >= 0, not all 0, got {_check.describe(values)}"
-        )
+        raise ValueError(f"{who}: weights must be {m} finite numbers >= 0, not all 0, got {_check.describe(values)}")
     total = math.fsum(values)
     return tuple(w / total for w in values)
 

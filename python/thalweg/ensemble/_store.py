@@ -67,9 +67,7 @@ class Memory:
 
     def put(self, snapshot: Snapshot, state: State) -> Snapshot:
         """Keep `state`, which the caller must not write to afterwards."""
-        kept = Snapshot(
-            snapshot.step, snapshot.cycle, snapshot.lr, snapshot.healthy, load=lambda: dict(state)
-        )
+        kept = Snapshot(snapshot.step, snapshot.cycle, snapshot.lr, snapshot.healthy, load=lambda: dict(state))
         self._members[kept.step] = (kept, state)
         for step in sorted(self._members)[: -self.keep_last] if self.keep_last else ():
             del self._members[step]
@@ -81,7 +79,7 @@ class Memory:
         return [self._members[step][0] for step in sorted(self._members)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all members with their weights: memory does not outlive the process, so the checkpoint carries them."""
+        """Return all members with their weights: memory dies with the process, so the checkpoint has them."""
         return {"members": [{**s.to_dict(), "state": dict(s.state)} for s in self.snapshots]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -278,9 +276,7 @@ class Disk:
             )
         if len(found) < len(listed):
             gone = sorted({place["step"] for place in listed} - {place["step"] for place in found})
-            warnings.warn(
-                f"Disk: {self.path} no longer holds the snapshots of steps {gone}; left out", stacklevel=3
-            )
+            warnings.warn(f"Disk: {self.path} no longer holds the snapshots of steps {gone}; left out", stacklevel=3)
         for place in found:
             _file.read(self.file_of(place["step"]))
         self._members = {place["step"]: self._at(self.file_of(place["step"]), place) for place in found}
