@@ -139,7 +139,7 @@ class RangeTestResult:
         _check.instance(
             "RangeTestResult.apply", "optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer"
         )
-        suggestion = self._needed("apply", self.suggestion)
+        suggestion: float = self._needed("apply", self.suggestion)
         write_lr(optimizer, [suggestion * ratio for ratio in lr_ratios(optimizer)])
         return suggestion
 

@@ -77,7 +77,7 @@ def _endless(batches: Any) -> Iterator[Any]:
             raise ValueError(f"{WHO}: batches is empty")
         if not count:
             return
-        if not rounds:
+        if not rounds and not isinstance(batches, torch.Tensor) and not _data.is_pair(batches):
             warnings.warn(f"{WHO}: batches ended after {count}; started again from the first", stacklevel=2)
         rounds += 1
 

@@ -98,7 +98,8 @@ def range_test(
         args: `model, loss_fn, batches, optimizer` or `step_closure, optimizer`. `loss_fn(model, batch)`
             returns the loss; a criterion module, a function of torch.nn.functional or its name means
             criterion(model(inputs), targets). `batches` is an iterable of batches, started again (with a
-            warning) when it ends, or `(inputs, targets)` tensors.
+            warning) when it ends, or `(inputs, targets)` tensors, taken 256 samples at a
+            time.
         model: In the second form, the model behind the closure.
         min_lr: First learning rate, > 0.
         max_lr: Last learning rate.
