@@ -157,7 +157,7 @@ def test_nothing_else_changes_and_errors_undo_everything() -> None:
 
 def test_one_value_per_channel_is_refused() -> None:
     layer = nn.BatchNorm2d(2)
-    with pytest.raises(ValueError, match="at least two samples|more than 1 value"):
+    with pytest.raises(ValueError, match=r"at least two samples|more than 1 value"):
         reestimate_bn(layer, torch.zeros(1, 2, 1, 1))
 
 
