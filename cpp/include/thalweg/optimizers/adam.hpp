@@ -23,7 +23,7 @@ struct AdamFamily {
 
   template <class T>
   struct Scalars {
-    T sign, decay, take1, keep2, take2, step_size, eps;
+    T sign, decay, keep1, take1, keep2, take2, step_size, eps;
   };
 
   static constexpr int variant(const Hyper& h) { return h.amsgrad != 0 ? kAmsgrad : kPlain; }
@@ -36,6 +36,7 @@ struct AdamFamily {
     const double root = sqrt(bias_correction(h.beta2, step));
     return {h.maximize != 0 ? -1.0 : 1.0,
             kDecoupled ? 1.0 - lr * h.weight_decay : h.weight_decay,
+            h.beta1,
             1.0 - h.beta1,
             h.beta2,
             1.0 - h.beta2,
@@ -51,7 +52,7 @@ struct AdamFamily {
     } else if (c.decay != 0) {
       g = g + c.decay * p;
     }
-    s[0] = s[0] + c.take1 * (g - s[0]);
+    s[0] = weighted_mean(s[0], g, c.keep1, c.take1);
     s[1] = c.keep2 * s[1] + c.take2 * (g * g);
     T second = s[1];
     if constexpr (V == kAmsgrad) second = s[2] = max_or_nan(s[2], s[1]);

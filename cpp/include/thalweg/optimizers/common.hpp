@@ -31,6 +31,12 @@ THALWEG_HD T max_or_nan(T a, T b) {
   return (a < b || b != b) ? b : a;
 }
 
+// keep * old + take * value with keep + take = 1, from the nearer end, as torch.lerp: exact when take is 0 or 1.
+template <class T>
+THALWEG_HD T weighted_mean(T old, T value, T keep, T take) {
+  return take < T(0.5) ? old + take * (value - old) : value - keep * (value - old);
+}
+
 // Square root in the type of its argument: an unqualified sqrt may be C's, which computes in double.
 THALWEG_HD float square_root(float x) { return sqrtf(x); }
 THALWEG_HD double square_root(double x) { return sqrt(x); }

@@ -1,0 +1,188 @@
+"""Directions, trajectories, projection, planes: answers that are known without the code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from thalweg import landscape as ls
+
+
+def net(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+    nn.init.normal_(model[1].bias)  # zero weights would have directions of length zero
+    return model
+
+
+def flat(tensors: object) -> np.ndarray:
+    return np.concatenate([t.detach().double().numpy().ravel() for t in tensors])  # type: ignore[attr-defined]
+
+
+def test_filter_norm_gives_every_slice_the_norm_of_the_weights(rng: np.random.Generator) -> None:
+    model = net(int(rng.integers(100)))
+    with torch.no_grad():
+        model[0].weight[1] = 0.0
+    for vector in ls.random_directions(model, 2, seed=int(rng.integers(1000)), ignore=None).vectors:
+        for direction, weight in zip(vector, model.parameters(), strict=True):
+            rows = len(weight) if weight.dim() > 1 else 1
+            np.testing.assert_allclose(
+                direction.reshape(rows, -1).norm(dim=1), weight.detach().reshape(rows, -1).norm(dim=1), rtol=1e-5, atol=1e-9
+            )
+        assert not vector[0][1].any()
+        assert np.isfinite(flat(vector)).all()
+
+
+@pytest.mark.parametrize("norm", ["layer", "model", "weight", "none"])
+def test_other_norms(norm: str) -> None:
+    model = net()
+    vector = ls.random_directions(model, 1, norm=norm, ignore=None).vectors[0]
+    weights = list(model.parameters())
+    if norm == "layer":
+        np.testing.assert_allclose([float(v.norm()) for v in vector], [float(w.detach().norm()) for w in weights], rtol=1e-5)
+    elif norm == "model":
+        np.testing.assert_allclose(np.linalg.norm(flat(vector)), np.linalg.norm(flat(weights)), rtol=1e-5)
+    elif norm == "weight":
+        drawn = ls.random_directions(model, 1, norm="none", ignore=None).vectors[0]
+        np.testing.assert_allclose(flat(vector), flat(drawn) * flat(weights), rtol=1e-5)
+    else:
+        assert abs(flat(vector).std() - 1) < 0.15
+
+
+def test_bias_and_batchnorm_are_ignored_by_default_and_by_name() -> None:
+    model = net()
+    directions = ls.random_directions(model)
+    zero = [n for n, v in zip(directions.names, directions.vectors[0], strict=True) if not v.any()]
+    assert zero == ["0.bias", "1.weight", "1.bias", "3.bias"]
+    named = ls.random_directions(model, ignore=r"^3\.")
+    assert [n for n, v in zip(named.names, named.vectors[0], strict=True) if not v.any()] == ["3.weight", "3.bias"]
+
+
+def test_draws_depend_on_seed_direction_and_tensor_alone() -> None:
+    model = net()
+    a, b = ls.random_directions(model, 2, seed=7), ls.random_directions(model, 3, seed=7)
+    assert all(torch.equal(x, y) for x, y in zip(a.vectors[1], b.vectors[1], strict=True))
+    assert not torch.equal(a.vectors[0][0], a.vectors[1][0])
+    assert not torch.equal(a.vectors[0][0], ls.random_directions(model, 1, seed=8).vectors[0][0])
+    assert abs(a.cosine) < 0.35
+
+
+def test_orthogonalize_makes_a_right_angle_and_keeps_lengths() -> None:
+    model = net()
+    plain, right = ls.random_directions(model, 3), ls.random_directions(model, 3, orthogonalize=True)
+    gram = np.array([[flat(u) @ flat(v) for u in right.vectors] for v in right.vectors])
+    assert np.abs(gram - np.diag(np.diag(gram))).max() < 1e-5
+    np.testing.assert_allclose(right.norms, plain.norms, rtol=1e-5)
+
+
+def planted(model: nn.Module, coordinates: np.ndarray, basis: list[list[torch.Tensor]]) -> ls.Trajectory:
+    track = ls.Trajectory(model)
+    start = [p.detach().clone() for p in model.parameters()]
+    for a, b in coordinates:
+        with torch.no_grad():
+            for p, w, u, v in zip(model.parameters(), start, *basis, strict=True):
+                p.copy_(w + float(a) * u + float(b) * v)
+        track.record(place=(a, b))
+    with torch.no_grad():
+        for p, w in zip(model.parameters(), start, strict=True):
+            p.copy_(w)
+    return track
+
+
+def test_projection_solves_for_oblique_directions_of_any_length(rng: np.random.Generator) -> None:
+    model = net().double()
+    u = [torch.from_numpy(rng.normal(size=p.shape)) * 30 for p in model.parameters()]
+    v = [0.8 * x + 0.1 * torch.from_numpy(rng.normal(size=x.shape)) for x in u]
+    coordinates = rng.uniform(-2, 2, (9, 2))
+    track = planted(model, coordinates, [u, v])
+    names = [n for n, _ in model.named_parameters()]
+    directions = ls.from_tensors(model, dict(zip(names, u, strict=True)), dict(zip(names, v, strict=True)))
+    got, off = ls.project(directions, list(model.parameters()), [list(p.values()) for p in track.points])
+    np.testing.assert_allclose(got, coordinates, rtol=1e-8, atol=1e-8)
+    assert float(off.max()) < 1e-6
+
+
+def test_pca_finds_a_planted_plane_and_centres_at_the_last_point(rng: np.random.Generator) -> None:
+    model = net().double()
+    basis = [[torch.from_numpy(rng.normal(size=p.shape)) for p in model.parameters()] for _ in range(2)]
+    track = planted(model, rng.normal(size=(12, 2)) * [3, 1], basis)
+    directions = ls.pca_directions(track)
+    assert sum(directions.extra["explained_variance"]) == pytest.approx(1, abs=1e-12)
+    coordinates, off = ls.project(directions, directions.origin, [list(p.values()) for p in track.points])
+    np.testing.assert_allclose(coordinates[-1], 0, atol=1e-9)
+    assert float(off.max()) < 1e-7
+    assert directions.cosine == pytest.approx(0, abs=1e-9)
+    (x0, x1, nx), (y0, y1, ny) = ls.span(directions, track, n=20)
+    assert x0 < float(coordinates[:, 0].min()) < float(coordinates[:, 0].max()) < x1
+    assert y0 < float(coordinates[:, 1].min()) < float(coordinates[:, 1].max()) < y1
+    assert max(nx, ny) == 20
+
+
+def test_pca_of_a_random_walk_explains_six_over_pi_squared() -> None:
+    """Antognini & Sohl-Dickstein: 61 % and 15 % without any structure; many dimensions, many steps."""
+    model = nn.Linear(2000, 10, bias=False)
+    track = ls.Trajectory(model)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        with torch.no_grad():
+            model.weight += torch.randn(model.weight.shape, generator=generator)
+        track.record()
+    extra = ls.pca_directions(track, center="mean").extra
+    np.testing.assert_allclose(extra["explained_variance"], extra["random_walk_null"], rtol=0.08)
+
+
+def test_plane_has_the_three_models_at_their_coordinates() -> None:
+    models = [net(seed).double() for seed in range(3)]
+    directions = ls.plane(*models)
+    states = [list(m.parameters()) for m in models]
+    coordinates, off = ls.project(directions, states[0], states)
+    np.testing.assert_allclose(coordinates, directions.extra["coordinates"], atol=1e-9)
+    assert float(off.max()) < 1e-7
+    np.testing.assert_allclose(directions.norms, 1, rtol=1e-12)
+    with pytest.raises(ValueError, match="on one line"):
+        ls.plane(models[0], models[1], models[1])
+
+
+def test_barrier_of_two_wells() -> None:
+    """L(w) = (w² - 1)²: the barrier between -1 and 1 is 1 at w = 0; no barrier within a well."""
+    model = nn.Linear(1, 1, bias=False)
+    ev = ls.Evaluator(model, lambda m, batch: ((m.weight**2 - 1) ** 2).sum(), (torch.ones(1, 1), torch.ones(1, 1)))
+    wells = [{"weight": torch.tensor([[w]])} for w in (-1.0, 1.0, 0.9)]
+    found = ls.barriers(wells, ev, n=5)
+    assert found.heights[0, 1] == pytest.approx(1.0, abs=1e-6)
+    assert np.array_equal(found.heights, found.heights.T)
+    assert found.heights[1, 2] < 1e-3
+    assert found.curves[0, 1, 2] == pytest.approx(1.0)
+
+
+def test_sharpness_of_a_quadratic() -> None:
+    """L = |w|² / 2 around w: (L(w+ρd) + L(w-ρd))/2 - L(w) = ρ² |d|² / 2 with |d| = |w| filter by filter."""
+    model = nn.Linear(6, 4, bias=False)
+    ev = ls.Evaluator(model, lambda m, batch: (m.weight.double() ** 2).sum() / 2, (torch.ones(1, 6), torch.ones(1, 4)))
+    found = ls.sharpness(ev, rho=0.3, n=5)
+    np.testing.assert_allclose(found.rises, 0.3**2 * float((model.weight.detach() ** 2).sum()) / 2, rtol=1e-5)
+    assert found.standard_error < 1e-5
+
+
+BAD = [
+    (lambda m: ls.random_directions(m, 0), ValueError, "n must be"),
+    (lambda m: ls.random_directions(m, norm="max"), ValueError, "norm must be one of"),
+    (lambda m: ls.random_directions(m, ignore="("), ValueError, "regular expression"),
+    (lambda m: ls.random_directions(m, seed=-1), ValueError, "seed"),
+    (lambda m: ls.from_tensors(m, {"nope": torch.ones(1)}), ValueError, "no parameter called nope"),
+    (lambda m: ls.from_tensors(m, {"3.bias": torch.ones(4)}), ValueError, r"expected '3.bias' with shape \(3,\)"),
+    (lambda m: ls.from_tensors(m), ValueError, "at least one direction"),
+    (lambda m: ls.pca_directions(ls.Trajectory(m)), ValueError, "at least 3 recorded points"),
+    (lambda m: ls.pca_directions([1]), TypeError, "must be a Trajectory"),
+    (lambda m: ls.plane(m, m, {"a": torch.ones(1)}), ValueError, "is it another model"),
+    (lambda m: ls.barriers([m], None), TypeError, "Evaluator"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(BAD)))
+def test_bad_input(case: int) -> None:
+    build, kind, text = BAD[case]
+    with pytest.raises(kind, match=text):
+        build(net())
