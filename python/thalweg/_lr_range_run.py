@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from . import _check, _data
+from ._criterion import criterion_of
 from ._lr_range_analysis import MIN_POINTS, Array, cap_of, level_and_noise
 from ._preserve import unwrap
 
@@ -21,16 +22,10 @@ _IN_A_ROW = 3  # losses above the cap that end the test
 
 def objective_of(loss_fn: Any) -> Callable[[nn.Module, Any], Any]:
     """Return loss_fn as a function of (model, batch)."""
-    given: Any = getattr(nn.functional, loss_fn, None) if isinstance(loss_fn, str) else loss_fn
-    if not callable(given):
-        raise TypeError(
-            f"{WHO}: loss_fn must be loss_fn(model, batch), a criterion module or a name in torch.nn.functional, got "
-            f"{_check.describe(loss_fn)}"
-        )
-    criterion: Callable[..., Any] = given
-    name = getattr(criterion, "__name__", "")
-    if not isinstance(criterion, nn.Module) and getattr(nn.functional, name, None) is not criterion:
-        return criterion
+    criterion = criterion_of(WHO, loss_fn)
+    if criterion is None:
+        as_given: Callable[[nn.Module, Any], Any] = loss_fn
+        return as_given
 
     def objective(model: nn.Module, batch: Any) -> Any:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:

@@ -95,11 +95,10 @@ def range_test(
     little with `num_steps`.
 
     Args:
-        args: `model, loss_fn, batches, optimizer` or `step_closure, optimizer`. `loss_fn(model, batch)`
-            returns the loss; a criterion module, a function of torch.nn.functional or its name means
-            criterion(model(inputs), targets). `batches` is an iterable of batches, started again (with a
-            warning) when it ends, or `(inputs, targets)` tensors, taken 256 samples at a
-            time.
+        args: `model, loss_fn, batches, optimizer` or `step_closure, optimizer`. `loss_fn(model, batch)` returns the
+            loss; a criterion module, a function of torch.nn.functional or a name ("cross_entropy", "mse", "l1",
+            "nll", "bce_with_logits") means criterion(model(inputs), targets). `batches` is an iterable of batches,
+            started again (with a warning) when it ends, or `(inputs, targets)` tensors, taken 256 samples at a time.
         model: In the second form, the model behind the closure.
         min_lr: First learning rate, > 0.
         max_lr: Last learning rate.
@@ -125,7 +124,7 @@ def range_test(
         >>> y = x @ torch.randn(8, 1)
         >>> model = torch.nn.Linear(8, 1)
         >>> opt = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> r = tw.range_test(model, "mse_loss", (x, y), opt, min_lr=1e-5, num_steps=100)
+        >>> r = tw.range_test(model, "mse", (x, y), opt, min_lr=1e-5, num_steps=100)
         >>> r.observed
         ('flat', 'descent', 'divergence')
         >>> r.bounds[0] < r.suggestion < r.bounds[1]

@@ -53,7 +53,9 @@ def run(optimizer: torch.optim.Optimizer, params: list[torch.nn.Parameter], step
         optimizer.step()
 
 
-def reference(name: str, options: dict[str, Any], start: list[torch.Tensor], steps: int, seed: int, lr: float) -> list[np.ndarray]:
+def reference(
+    name: str, options: dict[str, Any], start: list[torch.Tensor], steps: int, seed: int, lr: float
+) -> list[np.ndarray]:
     generator = torch.Generator().manual_seed(seed)
     oracles = [REFERENCES[name](**options) for _ in start]
     values = [p.double().numpy() for p in start]
@@ -91,7 +93,9 @@ def test_is_as_close_to_float64_as_torch(isa: str, name: str, options: dict[str,
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_bits_do_not_depend_on_instruction_set_or_threads(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+def test_bits_do_not_depend_on_instruction_set_or_threads(
+    name: str, options: dict[str, Any], dtype: torch.dtype
+) -> None:
     results = []
     before, threads = tw._core.isa_active(), torch.get_num_threads()
     sizes = (1, 7, 70_003)  # above the size from which threads are used

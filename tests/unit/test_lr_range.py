@@ -427,7 +427,7 @@ def test_bad_options(kwargs: dict[str, Any], error: type[Exception], text: str) 
         (lambda m, o: (m, o), TypeError, "expected"),
         (lambda m, o: (m, "cross_entropy", toy(), None), TypeError, "optimizer must be a torch.optim.Optimizer"),
         (lambda m, o: (lambda: 1.0, "sgd"), TypeError, "optimizer must be"),
-        (lambda m, o: (m, "no_such_loss", toy(), o), TypeError, "a name in torch.nn.functional, got 'no_such_loss'"),
+        (lambda m, o: (m, "no_such_loss", toy(), o), ValueError, "loss_fn must be one of .* got 'no_such_loss'"),
         (lambda m, o: (m, 3, toy(), o), TypeError, "loss_fn must be"),
         (lambda m, o: (m, "cross_entropy", 5, o), TypeError, "batches must be an iterable"),
         (lambda m, o: (m, "cross_entropy", [torch.zeros(3, 6)], o), TypeError, "each batch must be a pair"),
