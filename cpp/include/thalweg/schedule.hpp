@@ -2,8 +2,8 @@
 // No allocation, no exceptions, no recursion.
 //
 // words[0] magic and version, words[1] number of words, words[2] offset of the root node. A node is its kind followed
-// by its fields (doubles and int64 as bits); children are named by their offset and stand before their parent, so that
-// the whole is a tree by construction and memcpy moves it to a device:
+// by its fields (doubles and int64 as bits); children are named by their offset, stand before their one parent, and the
+// root is the last node, so that the whole is a tree by construction and memcpy moves it to a device:
 //   leaf shapes               see leaf_value()
 //   sequence n b_i c_i        child i sees step - b_i from step b_i on; found by binary search
 //   product  n c_i            product of the children
@@ -21,7 +21,7 @@ namespace thalweg {
 
 constexpr std::uint64_t kPlanMagic = 0x746877'706c0001ull;  // "thw" "pl", version 1
 constexpr int kPlanHeaderWords = 3;
-constexpr int kMaxPlanDepth = 16;  // products and clips inside each other
+constexpr int kMaxPlanDepth = 32;  // nodes on the way from the root to a leaf
 
 enum class Node : std::int64_t {
   kConstant = 1,     // value
@@ -32,7 +32,7 @@ enum class Node : std::int64_t {
   kGeometric = 6,    // a b n
   kStep = 7,         // a gamma step_size
   kMultistep = 8,    // a gamma count milestones...
-  kSgdr = 9,         // lr eta_min t_0 t_mult decay
+  kSgdr = 9,         // lr eta_min t_0 t_mult decay total (negative: without end)
   kSplit = 10,       // lr eta_min total_steps cycles even
   kTriangular = 11,  // base_lr max_lr up down mode gamma
   kTable = 12,       // count values...
@@ -86,7 +86,7 @@ THALWEG_HD double leaf_value(Node kind, const std::uint64_t* f, std::int64_t k) 
     case Node::kMultistep:
       return exponential_value(real(f[0]), real(f[1]), static_cast<double>(milestones_passed(f + 3, integer(f[2]), k)));
     case Node::kSgdr:
-      return sgdr_value(real(f[0]), real(f[1]), integer(f[2]), integer(f[3]), real(f[4]), k);
+      return sgdr_value(real(f[0]), real(f[1]), integer(f[2]), integer(f[3]), real(f[4]), integer(f[5]), k);
     case Node::kSplit:
       return split_value(real(f[0]), real(f[1]), integer(f[2]), integer(f[3]), integer(f[4]) != 0, k);
     case Node::kTriangular:
@@ -99,7 +99,7 @@ THALWEG_HD double leaf_value(Node kind, const std::uint64_t* f, std::int64_t k) 
   }
 }
 
-// f(k) of a validated plan, k >= 0: the value that update k + 1 uses.
+// f(k) of a validated plan: the value that update k + 1 uses; steps below 0 count as 0.
 THALWEG_HD double value_at(const std::uint64_t* words, std::int64_t k) {
   struct Frame {
     std::uint64_t node;
@@ -110,6 +110,7 @@ THALWEG_HD double value_at(const std::uint64_t* words, std::int64_t k) {
   Frame stack[kMaxPlanDepth];
   int depth = 0;
   std::uint64_t at = words[2];
+  k = k < 0 ? 0 : k;
   while (true) {
     const Node kind = static_cast<Node>(words[at]);
     const std::uint64_t* f = words + at + 1;

@@ -17,52 +17,44 @@ struct Cycle {
   std::int64_t length;    // steps
 };
 
-// sin and cos of x in [0, pi/4] by their Taylor series: + and * alone, so host, device and vector code agree.
-THALWEG_HD double sin_series(double x) {
-  const double z = x * x;
-  double s = 1.0 / 355687428096000.0;  // 1/17!
-  s = 1.0 / 1307674368000.0 - z * s;   // 1/15!
-  s = 1.0 / 6227020800.0 - z * s;      // 1/13!
-  s = 1.0 / 39916800.0 - z * s;        // 1/11!
-  s = 1.0 / 362880.0 - z * s;          // 1/9!
-  s = 1.0 / 5040.0 - z * s;            // 1/7!
-  s = 1.0 / 120.0 - z * s;             // 1/5!
-  s = 1.0 / 6.0 - z * s;               // 1/3!
-  return x - x * (z * s);
-}
-THALWEG_HD double cos_series(double x) {
-  const double z = x * x;
-  double c = 1.0 / 6402373705728000.0;  // 1/18!
-  c = 1.0 / 20922789888000.0 - z * c;   // 1/16!
-  c = 1.0 / 87178291200.0 - z * c;      // 1/14!
-  c = 1.0 / 479001600.0 - z * c;        // 1/12!
-  c = 1.0 / 3628800.0 - z * c;          // 1/10!
-  c = 1.0 / 40320.0 - z * c;            // 1/8!
-  c = 1.0 / 720.0 - z * c;              // 1/6!
-  c = 1.0 / 24.0 - z * c;               // 1/4!
-  return 1.0 - z * (0.5 - z * c);
+// The value kept between a and b, in either order: rounding must not leave the range that a ramp promises.
+THALWEG_HD double between(double a, double b, double value) {
+  const double low = a < b ? a : b;
+  const double high = a < b ? b : a;
+  return value < low ? low : value > high ? high : value;
 }
 
-// Half a cosine wave from a (t = begin) to b (t = end), held outside:
-// a sin^2(pi (end - t) / 2 n) + b sin^2(pi (t - begin) / 2 n), n = end - begin. The remainders are exact for integers,
-// and the argument of the series stays below pi/4, so both weights have a small relative error everywhere.
+// sin^2(pi/2 x) for y = x^2 in [0, 1/4], as y Q(y); Q is minimax, relative error 3e-17. Its constant term is split in
+// two, so that only the last addition rounds. + and * alone: host, device and vector code agree.
+THALWEG_HD double sine_squared(double y) {
+  double q = 6.739527418179059e-08;
+  q = q * y - 2.150601860425807e-06;
+  q = q * y + 5.2318817170362996e-05;
+  q = q * y - 0.0009647871200835576;
+  q = q * y + 0.012903445692013642;
+  q = q * y - 0.11766531517930116;
+  q = q * y + 0.6676313844272912;
+  q = q * y - 2.0293560632083842;
+  q = q * y + 1.5658117797683403e-16;
+  return y * (2.4674011002723395 + q);
+}
+
+// Half a cosine wave from a (t = begin) to b (t = end), held outside: a (1 - w) + b w with
+// w = sin^2(pi (t - begin) / 2 n), n = end - begin. The smaller weight is computed from the nearer end, whose distance
+// is exact for integers and at most n / 2, so both weights have a small relative error everywhere.
 THALWEG_HD double cosine_value(double a, double b, double begin, double end, double t) {
-  constexpr double kHalfPi = 1.5707963267948966;
   const double left = end - t;
   const double done = t - begin;
   const bool early = done < left;
-  const double x = kHalfPi * ((early ? done : left) / (end - begin));
-  const double s = sin_series(x);
-  const double c = cos_series(x);
-  const double small = s * s;
-  const double large = c * c;
-  const double value = early ? a * large + b * small : a * small + b * large;
+  const double x = (early ? done : left) / (end - begin);
+  const double w = sine_squared(x * x);
+  const double value = between(a, b, (early ? a : b) * (1.0 - w) + (early ? b : a) * w);
   return done <= 0 ? a : left <= 0 ? b : value;
 }
 
 // Straight line from a (t = begin) to b (t = end), held outside: a weighted mean, no difference a - b.
 THALWEG_HD double linear_value(double a, double b, double begin, double end, double t) {
-  const double value = (a * (end - t) + b * (t - begin)) / (end - begin);
+  const double value = between(a, b, (a * (end - t) + b * (t - begin)) / (end - begin));
   return t <= begin ? a : t >= end ? b : value;
 }
 
@@ -73,25 +65,27 @@ THALWEG_HD double quotient_power(double numerator, double denominator, double p)
   return pow(x, p) * (1.0 + p * (lost / x));
 }
 
-// b + (a - b) (1 - t/n)^p, held after n. Both weights without cancellation: q and 1 - q = -expm1(p log1p(-t/n)).
+// b + (a - b) (1 - t/n)^p, held after n, as a q + b (1 - q). Neither weight cancels: 1 - q = -expm1(p log(1 - t/n)),
+// and the logarithm is taken of the smaller of t/n and 1 - t/n, which the quotient has to full precision.
 THALWEG_HD double polynomial_value(double a, double b, double n, double p, double t) {
   if (t <= 0) return a;
   if (t >= n) return b;
   const double q = quotient_power(n - t, n, p);
-  const double rest = q > 0.5 ? -expm1(p * log1p(-t / n)) : 1.0 - q;
-  return a * q + b * rest;
+  const double logarithm = t < n - t ? log1p(-t / n) : log((n - t) / n);
+  const double rest = q > 0.5 ? -expm1(p * logarithm) : 1.0 - q;
+  return between(a, b, a * q + b * rest);
 }
 
 THALWEG_HD double exponential_value(double a, double gamma, double t) { return a * pow(gamma, t); }
 
-// a (b/a)^(t/n), held after n; the rounding of t/n is put back, because log(b/a) multiplies it.
+// a (b/a)^(t/n), held after n; the roundings of t/n and of b/a are put back to first order.
 THALWEG_HD double geometric_value(double a, double b, double n, double t) {
   if (t <= 0) return a;
   if (t >= n) return b;
   const double x = t / n;
-  const double lost = fma(-x, n, t) / n;
   const double ratio = b / a;
-  return a * (pow(ratio, x) * (1.0 + lost * log(ratio)));
+  const double lost = fma(-x, n, t) / n * log(ratio) + x * (fma(-ratio, a, b) / b);
+  return between(a, b, a * (pow(ratio, x) * (1.0 + lost)));
 }
 
 // Cycle of SGDR: lengths t_0, t_0 m, t_0 m^2 ... in integers (a logarithm of floats misses exact boundaries).
@@ -107,12 +101,22 @@ THALWEG_HD Cycle sgdr_cycle(std::int64_t t_0, std::int64_t t_mult, std::int64_t 
   return cycle;
 }
 
+// Peak of cycle i: lr decay^i, never below eta_min.
+THALWEG_HD double sgdr_peak(double lr, double eta_min, double decay, std::int64_t index) {
+  if (decay == 1.0) return lr;
+  const double peak = lr * pow(decay, static_cast<double>(index));
+  return decay < 1.0 && peak < eta_min ? eta_min : peak;
+}
+
 // eta_min + (lr decay^i - eta_min) (1 + cos(pi t_cur / t_i)) / 2 (Loshchilov & Hutter 2016, equation 5, with decay).
+// From step `total` on (negative: never) the curve is held where it stood, at a boundary at the foot of the last
+// cycle: a run that goes a step too far must not jump to the peak.
 THALWEG_HD double sgdr_value(double lr, double eta_min, std::int64_t t_0, std::int64_t t_mult, double decay,
-                             std::int64_t t) {
-  const Cycle cycle = sgdr_cycle(t_0, t_mult, t);
-  const double peak = decay == 1.0 ? lr : lr * pow(decay, static_cast<double>(cycle.index));
-  return cosine_value(peak, eta_min, 0.0, static_cast<double>(cycle.length), static_cast<double>(cycle.position));
+                             std::int64_t total, std::int64_t t) {
+  const bool over = total >= 0 && t >= total;
+  const Cycle cycle = sgdr_cycle(t_0, t_mult, over ? total - 1 : t);
+  return cosine_value(sgdr_peak(lr, eta_min, decay, cycle.index), eta_min, 0.0, static_cast<double>(cycle.length),
+                      static_cast<double>(cycle.position + (over ? 1 : 0)));
 }
 
 // m cycles within n steps. even: cycle i starts at floor(i n / m). Otherwise every cycle has ceil(n / m) steps and the
@@ -129,30 +133,33 @@ THALWEG_HD Cycle split_cycle(std::int64_t n, std::int64_t m, bool even, std::int
   return {index, t - begin, (index + 1) * n / m - begin};
 }
 
+// As with sgdr_value, the curve is held where it stood at step n.
 THALWEG_HD double split_value(double lr, double eta_min, std::int64_t n, std::int64_t m, bool even, std::int64_t t) {
-  if (t >= n) return eta_min;
-  const Cycle cycle = split_cycle(n, m, even, t);
+  const bool over = t >= n;
+  const Cycle cycle = split_cycle(n, m, even, over ? n - 1 : t);
   const std::int64_t wave = even ? cycle.length : (n + m - 1) / m;
-  return cosine_value(lr, eta_min, 0.0, static_cast<double>(wave), static_cast<double>(cycle.position));
+  return cosine_value(lr, eta_min, 0.0, static_cast<double>(wave),
+                      static_cast<double>(cycle.position + (over ? 1 : 0)));
 }
 
 enum class TriangularMode : std::int64_t { kTriangular = 0, kTriangular2 = 1, kExpRange = 2 };
 
-// base + (max - base) w, w the triangle wave times 1, 2^-cycle or gamma^t (Smith 2015, section 3.1 and its code).
+// From base up to the peak and back; the peak's height over base is max - base times 1, 2^-cycle or gamma^t (Smith
+// 2015, section 3.1 and its code). The peak is met exactly while the height is not scaled.
 THALWEG_HD double triangular_value(double base, double max, std::int64_t up, std::int64_t down, TriangularMode mode,
                                    double gamma, std::int64_t t) {
   const std::int64_t cycle = t / (up + down);
   const std::int64_t r = t % (up + down);
-  const double wave = r <= up ? static_cast<double>(r) / static_cast<double>(up)
-                              : static_cast<double>(up + down - r) / static_cast<double>(down);
   const double scale = mode == TriangularMode::kTriangular ? 1.0
                        : mode == TriangularMode::kTriangular2
                            ? ldexp(1.0, static_cast<int>(cycle < 2000 ? -cycle : -2000))
                            : pow(gamma, static_cast<double>(t));
-  return base + (max - base) * (wave * scale);
+  const double peak = scale == 1.0 ? max : base + (max - base) * scale;
+  return r <= up ? linear_value(base, peak, 0.0, static_cast<double>(up), static_cast<double>(r))
+                 : linear_value(peak, base, 0.0, static_cast<double>(down), static_cast<double>(r - up));
 }
 
-// Numbers of milestones m_i <= t; milestones ascend.
+// Number of milestones m_i <= t; milestones ascend.
 THALWEG_HD std::int64_t milestones_passed(const std::uint64_t* milestones, std::int64_t count, std::int64_t t) {
   std::int64_t low = 0;
   std::int64_t high = count;

@@ -6,10 +6,13 @@ import argparse
 import ast
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .. import schedules
 from ..schedules import Bundle, Schedule
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _METHODS = ("repeat", "clip", "delay", "stretch")
 _PARTS = ("lr", "momentum")
@@ -48,10 +51,11 @@ def parse(expression: str) -> Schedule:
         20
     """
     try:
-        tree = ast.parse(expression.strip(), mode="eval").body
+        built = _build(ast.parse(expression.strip(), mode="eval").body)
     except SyntaxError as error:
         raise ValueError(f"schedule: cannot read {expression!r}: {error.msg}") from None
-    built = _build(tree)
+    except (RecursionError, MemoryError):
+        raise ValueError(f"schedule: {expression[:60]!r}... is nested too deeply to be read") from None
     if isinstance(built, Bundle):
         built = built.lr
     if not isinstance(built, Schedule):
@@ -62,6 +66,8 @@ def parse(expression: str) -> Schedule:
 def _build(node: ast.expr) -> Any:
     if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.RShift, ast.Mult)):
         left, right = _build(node.left), _build(node.right)
+        if not (isinstance(left, Schedule) or isinstance(right, Schedule)):  # no arithmetic, no list * 10**9
+            raise ValueError(f"schedule: there is no schedule on either side of {ast.unparse(node)!r}")
         try:
             return left >> right if isinstance(node.op, ast.RShift) else left * right
         except TypeError:
@@ -73,6 +79,8 @@ def _build(node: ast.expr) -> Any:
     if isinstance(node, ast.Call):
         arguments = [_build(a) for a in node.args]
         options = {k.arg: _build(k.value) for k in node.keywords if k.arg is not None}
+        if len(options) < len(node.keywords):
+            raise ValueError(f"schedule: ** is not allowed in {ast.unparse(node)!r}")
         if isinstance(node.func, ast.Name):
             constructors = {**schedules.CONSTRUCTORS, "one_cycle": schedules.one_cycle}
             if node.func.id not in constructors:
@@ -101,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     schedule = parse(args.expression)
     steps = schedule._preview_steps(args.steps)
     if args.out is not None:
-        schedule.plot(steps=steps).figure.savefig(args.out)
+        cast("Figure", schedule.plot(steps=steps).figure).savefig(args.out)
     if args.json:
         description = {
             "schedule": schedule.to_dict(),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from .. import _check
 from . import compose
-from ._schedule import FORMAT, Schedule
+from ._plan import Tree
+from ._schedule import FORMAT, rate
+from ._schedule import Schedule as Schedule
 from .compose import sequence as sequence
 from .cycles import exp_range as exp_range
 from .cycles import sgdr as sgdr
@@ -20,14 +22,16 @@ from .one_cycle import one_cycle as one_cycle
 from .shapes import constant as constant
 from .shapes import cosine as cosine
 from .shapes import exponential as exponential
-from .shapes import from_callable as from_callable
 from .shapes import geometric as geometric
 from .shapes import linear as linear
 from .shapes import multistep as multistep
 from .shapes import polynomial as polynomial
 from .shapes import step as step
-from .shapes import table as table
+from .tables import from_callable as from_callable
+from .tables import table as table
 from .warmup import warmup as warmup
+
+_T = TypeVar("_T")
 
 # Every kind of leaf and the constructor that checks and builds it.
 CONSTRUCTORS = {
@@ -42,6 +46,8 @@ CONSTRUCTORS = {
 def build(kind: str, arguments: Mapping[str, Any], parts: Sequence[Schedule] = ()) -> Schedule:
     """Build a schedule from its description, through the constructor that checks it."""
     who = "schedules.from_dict"
+    if arguments and kind in ("sequence", "product"):
+        raise ValueError(f"{who}: a {kind} has parts alone, got also {', '.join(map(str, arguments))}")
     if kind == "sequence":
         return compose.sequence(*parts)
     if kind in ("product", "repeat", "clip"):
@@ -52,27 +58,31 @@ def build(kind: str, arguments: Mapping[str, Any], parts: Sequence[Schedule] = (
             for part in parts[1:]:
                 result = result * (part(0) if part._kind == "number" else part)
             return result
-        return getattr(parts[0], kind)(**arguments)  # type: ignore[no-any-return]
+        compose_one: Callable[..., Schedule] = getattr(parts[0], kind)
+        return _checked_call(kind, compose_one, arguments)
     if kind == "number":
-        from ._plan import Tree
-
-        value = _check.real(who, "value", arguments.get("value"))
+        value = rate(who, "value", arguments.get("value"))
         return Schedule("number", {"value": value}, Tree("constant", (value,)), None)
     if kind == "one_cycle":
         return _one_cycle_part(dict(arguments))
     constructor = CONSTRUCTORS.get(kind)
     if constructor is None:
         raise ValueError(f"{who}: unknown kind {_check.describe(kind)}; this version knows {', '.join(CONSTRUCTORS)}")
+    return _checked_call(kind, constructor, arguments)
+
+
+def _checked_call(kind: str, function: Callable[..., _T], arguments: Mapping[str, Any]) -> _T:
+    """Call with arguments that a file brought: a name that is missing or too many is a ValueError."""
     try:
-        inspect.signature(constructor).bind(**arguments)
+        inspect.signature(function).bind(**arguments)
     except TypeError as error:
-        raise ValueError(f"{who}: {kind}: {error}") from None
-    return constructor(**arguments)
+        raise ValueError(f"schedules.from_dict: {kind}: {error}") from None
+    return function(**arguments)
 
 
 def _one_cycle_part(options: dict[str, Any]) -> Schedule:
     part = _check.choice("schedules.from_dict", "part", options.pop("part", None), ("lr", "momentum"))
-    schedule: Schedule = getattr(one_cycle(**options), part)
+    schedule: Schedule = getattr(_checked_call("one_cycle", one_cycle, options), part)
     return schedule
 
 
@@ -104,7 +114,12 @@ def from_dict(description: Mapping[str, Any]) -> Schedule:
 
 
 def _from_part(description: Mapping[str, Any]) -> Schedule:
+    who = "schedules.from_dict"
+    _check.instance(who, "description", description, Mapping, "a dict with a kind")
     arguments = dict(description)
     kind = arguments.pop("kind", None)
-    parts = [_from_part(part) for part in arguments.pop("parts", ())]
-    return build(kind, arguments, parts)
+    if not isinstance(kind, str):
+        raise ValueError(f"{who}: kind must be the name of a constructor, got {_check.describe(kind)}")
+    parts = arguments.pop("parts", ())
+    _check.instance(who, "parts", parts, (list, tuple), "a list of schedules")
+    return build(kind, arguments, [_from_part(part) for part in parts])

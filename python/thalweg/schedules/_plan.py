@@ -18,7 +18,7 @@ NODES: dict[str, tuple[int, str]] = {
     "geometric": (6, "ffi"),
     "step": (7, "ffi"),
     "multistep": (8, "ffI"),
-    "sgdr": (9, "ffiif"),
+    "sgdr": (9, "ffiifi"),
     "split": (10, "ffiii"),
     "triangular": (11, "ffiiif"),
     "table": (12, "F"),
@@ -43,7 +43,7 @@ def _word(code: str, value: Any) -> bytes:
     return struct.pack("<d" if code in "fF" else "<q", value)
 
 
-def compile_plan(root: Tree) -> Any:
+def compile_plan(root: Tree) -> _core.Plan:
     """Lay the tree out, children before parents, and hand it to the core, which validates it."""
     words: list[bytes] = []
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .. import _check
+from .. import _check, _core
+from ._boundaries import beginnings
 from ._plan import Tree, compile_plan
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ class Schedule:
     _total_steps: int | None
     _children: tuple[Schedule, ...]
     _hash: int | None
-    _plan: Any
+    _plan: _core.Plan
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"Schedule: {name} cannot be set, schedules are immutable; build a new one")
@@ -76,7 +78,7 @@ class Schedule:
     # ---- values ------------------------------------------------------------------------------------------
 
     @property
-    def plan(self) -> Any:
+    def plan(self) -> _core.Plan:
         """The core's compiled plan."""
         return self._plan
 
@@ -87,7 +89,9 @@ class Schedule:
 
     def __call__(self, step: int) -> float:
         """Value that update `step` + 1 uses; step ≥ 0."""
-        return float(self._plan.value_at(_check.integer("Schedule", "step", step, 0, _MAX_STEP)))
+        if type(step) is not int or not 0 <= step <= _MAX_STEP:
+            step = _check.integer("Schedule", "step", step, 0, _MAX_STEP)
+        return self._plan.value_at(step)
 
     def values(self, n: int | None = None, start: int = 0) -> npt.NDArray[np.float64]:
         """Values of steps start … start + n - 1 in one call: float64 [n]. Default n: up to the end.
@@ -99,10 +103,9 @@ class Schedule:
         """
         start = _check.integer("Schedule.values", "start", start, 0, _MAX_STEP)
         if n is None:
-            n = self._length("values", "n") - start
+            n = max(self._length("values", "n") - start, 0)
         n = _check.integer("Schedule.values", "n", n, 0, 2**40)
-        values: npt.NDArray[np.float64] = self._plan.values(start, n)
-        return values
+        return self._plan.values(start, n)
 
     def _length(self, who: str, name: str) -> int:
         if self._total_steps is None:
@@ -152,7 +155,7 @@ class Schedule:
             [5, 15, 35]
         """
         n = _check.integer("Schedule.boundaries", "n", self._length("boundaries", "n") if n is None else n, 0)
-        return sorted(set(_boundaries(self, n)) - {0})
+        return sorted(set(beginnings(self, n)) - {0})
 
     # ---- composition (see compose.py) ----------------------------------------------------------------------
 
@@ -166,9 +169,10 @@ class Schedule:
         """Product with another schedule or a number."""
         from .compose import product
 
-        return product(self, other) if isinstance(other, (Schedule, int, float)) else NotImplemented
+        return product(self, other) if isinstance(other, (Schedule, numbers.Real)) else NotImplemented
 
     __rmul__ = __mul__
+    __array_ufunc__ = None  # a NumPy number times a schedule is ours, not an array
 
     def repeat(self, count: int | None = None) -> Schedule:
         """Run again and again, `count` times or without end; each repetition is a cycle."""
@@ -176,8 +180,8 @@ class Schedule:
 
         return repeat(self, count)
 
-    def clip(self, lo: float, hi: float) -> Schedule:
-        """Limit the value to [lo, hi]."""
+    def clip(self, lo: float | None = None, hi: float | None = None) -> Schedule:
+        """Limit the value to [lo, hi]; None leaves a side open."""
         from .compose import clip
 
         return clip(self, lo, hi)
@@ -245,7 +249,7 @@ class Schedule:
         return out
 
     def __eq__(self, other: object) -> bool:
-        """Equal descriptions, and so equal values at every step."""
+        """Same curves in the same places, and so equal values at every step; the words may differ."""
         if not isinstance(other, Schedule):
             return NotImplemented
         return self._tree == other._tree and self._total_steps == other._total_steps
@@ -272,31 +276,11 @@ class Schedule:
         return as_text(self)
 
 
-def _boundaries(schedule: Schedule, n: int, offset: int = 0) -> list[int]:
-    """Beginnings of pieces and cycles of `schedule`, which begins at `offset`, below n."""
-    if offset >= n:
-        return []
-    found: list[int] = []
-    if schedule._kind == "sequence":
-        begin = offset
-        for part in schedule._children:
-            length = part.total_steps
-            until = n if part is schedule._children[-1] or length is None else min(n, begin + length)
-            found += [begin, *_boundaries(part, until, begin)]
-            begin += length or 0
-        return [b for b in found if b < n]
-    for part in schedule._children if schedule._kind != "repeat" else ():
-        found += _boundaries(part, n, offset)
-    step = 0
-    while offset + step < n:
-        index, position, length = schedule.plan.cycle_at(step)
-        if index < 0:
-            break
-        step += length - position
-        found.append(offset + step)
-    return [b for b in found if b < n]
+def rate(who: str, name: str, value: Any, maximum: float | None = None) -> float:
+    """Check a learning rate or another hyper-parameter that a schedule moves: finite and ≥ 0."""
+    return _check.real(who, name, value, 0, maximum)
 
 
-def floats(who: str, name: str, values: Sequence[Any]) -> tuple[float, ...]:
-    """Check a list of finite numbers."""
-    return tuple(_check.real(who, f"{name}[{i}]", value) for i, value in enumerate(values))
+def rates(who: str, name: str, values: Sequence[Any]) -> tuple[float, ...]:
+    """Check a list of rates."""
+    return tuple(rate(who, f"{name}[{i}]", value) for i, value in enumerate(values))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from .. import _check
 from ._plan import Tree
-from ._schedule import Schedule
+from ._schedule import Schedule, rate
 
 
 def sequence(*parts: Schedule) -> Schedule:
@@ -56,7 +57,7 @@ def sequence(*parts: Schedule) -> Schedule:
 def product(a: Schedule, b: Schedule | float) -> Schedule:
     """Values multiplied step by step; a number scales. It has an end if every part that is no number has one."""
     if not isinstance(b, Schedule):
-        factor = _check.real("Schedule", "factor", b)
+        factor = rate("Schedule", "factor", b)
         b = Schedule("number", {"value": factor}, Tree("constant", (factor,)), None)
     parts = tuple(p for s in (a, b) for p in (s._children if s._kind == "product" else (s,)))
     lengths = [p.total_steps for p in parts if p._kind != "number"]
@@ -77,11 +78,12 @@ def repeat(schedule: Schedule, count: int | None = None) -> Schedule:
     return Schedule("repeat", {"count": count}, tree, None if count is None else period * count, (schedule,))
 
 
-def clip(schedule: Schedule, lo: float, hi: float) -> Schedule:
-    """Values limited to [lo, hi]."""
-    lo = _check.real("clip", "lo", lo)
-    hi = _check.real("clip", "hi", hi, lo)
-    tree = Tree("clip", (lo, hi), (schedule._tree,))
+def clip(schedule: Schedule, lo: float | None = None, hi: float | None = None) -> Schedule:
+    """Values limited to [lo, hi]; None leaves a side open."""
+    lo = None if lo is None else rate("clip", "lo", lo)
+    hi = None if hi is None else _check.real("clip", "hi", hi, lo or 0)
+    limits = (0.0 if lo is None else lo, sys.float_info.max if hi is None else hi)
+    tree = Tree("clip", limits, (schedule._tree,))
     return Schedule("clip", {"lo": lo, "hi": hi}, tree, schedule.total_steps, (schedule,))
 
 
@@ -129,7 +131,7 @@ def as_text(schedule: Schedule) -> str:
         if schedule._kind == "product":
             return " * ".join(wrapped)
         inner = f"({wrapped[0]})" if schedule._children[0]._kind == "product" else wrapped[0]
-        values = ", ".join(repr(v) for v in arguments.values() if v is not None)
+        values = ", ".join(f"{k}={v!r}" for k, v in arguments.items() if v is not None)
         return f"{inner}.{schedule._kind}({values})"
     part = arguments.pop("part", None)
     given = ", ".join(f"{k}={list(v) if isinstance(v, tuple) else v!r}" for k, v in arguments.items() if v is not None)

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import _check
 from ._plan import Tree
-from ._schedule import Schedule
+from ._schedule import Schedule, rate
 from .shapes import leaf
 
 
@@ -26,9 +26,10 @@ def sgdr(
         lr: Peak of the first cycle.
         t_0: Length of the first cycle in steps.
         t_mult: m ≥ 1, integer factor from one cycle's length to the next.
-        eta_min: Lower end of the wave.
-        decay: d > 0, factor from one cycle's peak to the next.
-        total_steps: Length in steps; None: without end.
+        eta_min: Lower end of the wave, at most `lr`.
+        decay: d > 0, factor from one cycle's peak to the next; no peak falls below `eta_min`.
+        total_steps: Length in steps; None: without end. The curve is held where it stands then: at the foot when a
+            cycle is just complete, never at the next peak.
 
     Returns:
         The schedule; `is_cycle_end(t_0 - 1)` is true.
@@ -45,7 +46,8 @@ def sgdr(
     References:
         Loshchilov, Hutter: SGDR, arXiv 1608.03983, equation 5.
     """
-    lr, eta_min = _check.real("sgdr", "lr", lr), _check.real("sgdr", "eta_min", eta_min)
+    lr = rate("sgdr", "lr", lr)
+    eta_min = rate("sgdr", "eta_min", eta_min, lr)
     t_0, t_mult = _check.integer("sgdr", "t_0", t_0, 1), _check.integer("sgdr", "t_mult", t_mult, 1)
     decay = _check.real("sgdr", "decay", decay, above=0)
     if total_steps is not None:
@@ -53,7 +55,9 @@ def sgdr(
     arguments = {
         "lr": lr, "t_0": t_0, "t_mult": t_mult, "eta_min": eta_min, "decay": decay, "total_steps": total_steps
     }  # fmt: skip
-    return leaf("sgdr", arguments, Tree("sgdr", (lr, eta_min, t_0, t_mult, decay)), total_steps, endless=True)
+    end = -1 if total_steps is None else total_steps
+    tree = Tree("sgdr", (lr, eta_min, t_0, t_mult, decay, end))
+    return leaf("sgdr", arguments, tree, total_steps, endless=False)
 
 
 def snapshot_cosine(lr: float, total_steps: int, cycles: int, split: str = "ceil", eta_min: float = 0.0) -> Schedule:
@@ -66,8 +70,8 @@ def snapshot_cosine(lr: float, total_steps: int, cycles: int, split: str = "ceil
         total_steps: Budget T in steps.
         cycles: Number M of cycles, at most T.
         split: "ceil" as in the paper: when M does not divide T the last cycle is cut short, above `eta_min`.
-            "even": the remainder is spread, so every cycle comes down.
-        eta_min: Lower end of the wave, held after T.
+            "even": the remainder is spread, so every cycle comes down. The curve is held where it stands at T.
+        eta_min: Lower end of the wave, at most `lr`.
 
     Returns:
         The schedule; the last step of each cycle is a cycle end.
@@ -84,7 +88,8 @@ def snapshot_cosine(lr: float, total_steps: int, cycles: int, split: str = "ceil
         Huang et al.: Snapshot ensembles, arXiv 1704.00109, equation 2.
     """
     who = "snapshot_cosine"
-    lr, eta_min = _check.real(who, "lr", lr), _check.real(who, "eta_min", eta_min)
+    lr = rate(who, "lr", lr)
+    eta_min = rate(who, "eta_min", eta_min, lr)
     total_steps = _check.integer(who, "total_steps", total_steps, 1)
     cycles = _check.integer(who, "cycles", cycles, 1, total_steps)
     _check.choice(who, "split", split, ("ceil", "even"))
@@ -207,7 +212,7 @@ def _triangular(
     mode: int,
     gamma: float,
 ) -> Schedule:
-    base_lr = _check.real(who, "base_lr", base_lr)
+    base_lr = rate(who, "base_lr", base_lr)
     max_lr = _check.real(who, "max_lr", max_lr, base_lr)
     up = _check.integer(who, "step_size", step_size, 1)
     down = up if step_size_down is None else _check.integer(who, "step_size_down", step_size_down, 1)

@@ -71,7 +71,8 @@ def _bundle(schedules: dict[str, Schedule]) -> Bundle:
 
 def _wave(values: tuple[float, ...], ends: tuple[float, ...], total_steps: int, anneal: str) -> Schedule:
     """Waves from values[i] to values[i+1] that end at ends[i], real steps; empty ones are left out."""
-    begins, pieces = [], []
+    begins: list[int] = []
+    pieces: list[Tree] = []
     begin = 0.0
     for a, b, end in zip(values[:-1], values[1:], ends, strict=True):
         if end <= begin:
@@ -110,7 +111,7 @@ def one_cycle(
     Args:
         max_lr: Peak, > 0.
         total_steps: Length T in steps.
-        pct_start: Share of the steps for the rise, in [0, 1].
+        pct_start: Share of the steps for the rise, in [0, 1]; at most 0.5 with three phases.
         div_factor: Start is max_lr / div_factor; > 0.
         final_div_factor: End is start / final_div_factor; > 0.
         three_phase: Use the three phases of the paper.
@@ -136,7 +137,8 @@ def one_cycle(
     who = "one_cycle"
     max_lr = _check.real(who, "max_lr", max_lr, above=0)
     total_steps = _check.integer(who, "total_steps", total_steps, 1)
-    pct_start = _check.real(who, "pct_start", pct_start, 0, 1)
+    _check.instance(who, "three_phase", three_phase, bool, "True or False")
+    pct_start = _check.real(who, "pct_start", pct_start, 0, 0.5 if three_phase else 1)
     div_factor = _check.real(who, "div_factor", div_factor, above=0)
     final_div_factor = _check.real(who, "final_div_factor", final_div_factor, above=0)
     _check.choice(who, "anneal", anneal, ("cos", "linear"))
@@ -153,7 +155,7 @@ def one_cycle(
         ends = (peak, min(2 * pct_start * total_steps - 2, last), last)
     arguments: dict[str, Any] = {
         "max_lr": max_lr, "total_steps": total_steps, "pct_start": pct_start, "div_factor": div_factor,
-        "final_div_factor": final_div_factor, "three_phase": bool(three_phase), "anneal": anneal,
+        "final_div_factor": final_div_factor, "three_phase": three_phase, "anneal": anneal,
         "base_momentum": base_momentum, "max_momentum": max_momentum,
     }  # fmt: skip
     parts = {"lr": lrs, "momentum": momenta}

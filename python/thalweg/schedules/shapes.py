@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .. import _check
 from ._plan import Tree
-from ._schedule import Schedule, floats
+from ._schedule import Schedule, rate
 
 
 def leaf(kind: str, arguments: dict[str, Any], tree: Tree, total_steps: int | None, *, endless: bool) -> Schedule:
@@ -25,21 +25,21 @@ def constant(lr: float, total_steps: int | None = None) -> Schedule:
     r"""The same value at every step: :math:`f(k) = lr`.
 
     Args:
-        lr: The value, finite.
+        lr: The value, ≥ 0.
         total_steps: Length in steps when another schedule follows; None: without end.
 
     Returns:
         The schedule.
 
     Raises:
-        ValueError: `lr` is not finite, or `total_steps` is not positive.
+        ValueError: `lr` is negative or not finite, or `total_steps` is not positive.
 
     Example:
         >>> import thalweg as tw
         >>> tw.schedules.constant(0.1)(1_000_000)
         0.1
     """
-    lr = _check.real("constant", "lr", lr)
+    lr = rate("constant", "lr", lr)
     total_steps = _optional_steps("constant", total_steps)
     return leaf(
         "constant",
@@ -62,14 +62,14 @@ def linear(lr: float, total_steps: int, end_lr: float = 0.0) -> Schedule:
         The schedule.
 
     Raises:
-        ValueError: A value is not finite, or `total_steps` is not positive.
+        ValueError: A value is negative or not finite, or `total_steps` is not positive.
 
     Example:
         >>> import thalweg as tw
         >>> tw.schedules.linear(1.0, total_steps=4).values(5)
         array([1.  , 0.75, 0.5 , 0.25, 0.  ])
     """
-    lr, end_lr = _check.real("linear", "lr", lr), _check.real("linear", "end_lr", end_lr)
+    lr, end_lr = rate("linear", "lr", lr), rate("linear", "end_lr", end_lr)
     total_steps = _check.integer("linear", "total_steps", total_steps, 1)
     tree = Tree("linear", (lr, end_lr, 0.0, float(total_steps)))
     arguments = {"lr": lr, "total_steps": total_steps, "end_lr": end_lr}
@@ -96,7 +96,7 @@ def step(lr: float, step_size: int, gamma: float = 0.1, total_steps: int | None 
         >>> tw.schedules.step(1.0, step_size=3, gamma=0.5).values(7)
         array([1.  , 1.  , 1.  , 0.5 , 0.5 , 0.5 , 0.25])
     """
-    lr, gamma = _check.real("step", "lr", lr), _check.real("step", "gamma", gamma, 0)
+    lr, gamma = rate("step", "lr", lr), _check.real("step", "gamma", gamma, 0)
     step_size = _check.integer("step", "step_size", step_size, 1)
     total_steps = _optional_steps("step", total_steps)
     arguments = {"lr": lr, "step_size": step_size, "gamma": gamma, "total_steps": total_steps}
@@ -123,7 +123,7 @@ def multistep(lr: float, milestones: Sequence[int], gamma: float = 0.1, total_st
         >>> tw.schedules.multistep(1.0, [2, 4], gamma=0.5).values(5)
         array([1.  , 1.  , 0.5 , 0.5 , 0.25])
     """
-    lr, gamma = _check.real("multistep", "lr", lr), _check.real("multistep", "gamma", gamma, 0)
+    lr, gamma = rate("multistep", "lr", lr), _check.real("multistep", "gamma", gamma, 0)
     _check.instance("multistep", "milestones", milestones, (list, tuple, range), "a list of steps")
     steps = tuple(_check.integer("multistep", f"milestones[{i}]", m, 0) for i, m in enumerate(milestones))
     if list(steps) != sorted(steps):
@@ -154,7 +154,7 @@ def exponential(lr: float, gamma: float, total_steps: int | None = None) -> Sche
         >>> tw.schedules.exponential(1.0, gamma=0.5)(3)
         0.125
     """
-    lr, gamma = _check.real("exponential", "lr", lr), _check.real("exponential", "gamma", gamma, 0)
+    lr, gamma = rate("exponential", "lr", lr), _check.real("exponential", "gamma", gamma, 0)
     total_steps = _optional_steps("exponential", total_steps)
     arguments = {"lr": lr, "gamma": gamma, "total_steps": total_steps}
     return leaf("exponential", arguments, Tree("exponential", (lr, gamma)), total_steps, endless=True)
@@ -167,7 +167,7 @@ def polynomial(lr: float, total_steps: int, power: float = 1.0, eta_min: float =
         lr: Value at step 0.
         total_steps: Length T in steps; `eta_min` is met at step T.
         power: Exponent p > 0.
-        eta_min: Value from step T on.
+        eta_min: Value from step T on, at most `lr`.
 
     Returns:
         The schedule.
@@ -180,7 +180,8 @@ def polynomial(lr: float, total_steps: int, power: float = 1.0, eta_min: float =
         >>> tw.schedules.polynomial(1.0, total_steps=4, power=2.0).values(5)
         array([1.    , 0.5625, 0.25  , 0.0625, 0.    ])
     """
-    lr, eta_min = _check.real("polynomial", "lr", lr), _check.real("polynomial", "eta_min", eta_min)
+    lr = rate("polynomial", "lr", lr)
+    eta_min = rate("polynomial", "eta_min", eta_min, lr)
     total_steps = _check.integer("polynomial", "total_steps", total_steps, 1)
     power = _check.real("polynomial", "power", power, above=0)
     arguments = {"lr": lr, "total_steps": total_steps, "power": power, "eta_min": eta_min}
@@ -199,7 +200,7 @@ def cosine(lr: float, total_steps: int, eta_min: float = 0.0, end: str = "exclus
     Args:
         lr: Value at step 0.
         total_steps: Length in steps.
-        eta_min: Value from the end on.
+        eta_min: Value from the end on, at most `lr`.
         end: "exclusive": T = total_steps, `eta_min` is first met after the last step. "inclusive":
             T = total_steps - 1, the last step uses `eta_min` itself.
 
@@ -217,7 +218,8 @@ def cosine(lr: float, total_steps: int, eta_min: float = 0.0, end: str = "exclus
     References:
         Loshchilov, Hutter: SGDR, arXiv 1608.03983, equation 5.
     """
-    lr, eta_min = _check.real("cosine", "lr", lr), _check.real("cosine", "eta_min", eta_min)
+    lr = rate("cosine", "lr", lr)
+    eta_min = rate("cosine", "eta_min", eta_min, lr)
     total_steps = _check.integer("cosine", "total_steps", total_steps, 1)
     _check.choice("cosine", "end", end, ("exclusive", "inclusive"))
     wave = total_steps if end == "exclusive" else total_steps - 1
@@ -250,55 +252,7 @@ def geometric(min_lr: float, max_lr: float, num_steps: int) -> Schedule:
     """
     min_lr = _check.real("geometric", "min_lr", min_lr, above=0)
     max_lr = _check.real("geometric", "max_lr", max_lr, above=0)
+    _check.real("geometric", "max_lr / min_lr", max_lr / min_lr, above=0)
     num_steps = _check.integer("geometric", "num_steps", num_steps, 2)
     arguments = {"min_lr": min_lr, "max_lr": max_lr, "num_steps": num_steps}
     return leaf("geometric", arguments, Tree("geometric", (min_lr, max_lr, num_steps - 1)), num_steps, endless=False)
-
-
-def table(values: Sequence[float]) -> Schedule:
-    """The given values one after the other; the last one is held.
-
-    Args:
-        values: Value of each step, finite, at least one.
-
-    Returns:
-        The schedule.
-
-    Raises:
-        ValueError: The list is empty or a value is not finite.
-
-    Example:
-        >>> import thalweg as tw
-        >>> tw.schedules.table([0.1, 0.2, 0.05])(2)
-        0.05
-    """
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
-        raise TypeError(f"table: values must be a list of numbers, got {_check.describe(values)}")
-    numbers = floats("table", "values", [float(v) if hasattr(v, "__float__") else v for v in values])
-    if not numbers:
-        raise ValueError("table: values must not be empty")
-    return leaf("table", {"values": numbers}, Tree("table", (numbers,)), len(numbers), endless=False)
-
-
-def from_callable(function: Callable[[int], float], total_steps: int) -> Schedule:
-    """Any function of the step, evaluated once per step into a table.
-
-    Args:
-        function: Called with 0 … total_steps - 1; returns a finite number.
-        total_steps: Length in steps; the last value is held.
-
-    Returns:
-        The schedule, a `table`.
-
-    Raises:
-        ValueError: A value is not finite, or `total_steps` is not positive.
-
-    Example:
-        >>> import thalweg as tw
-        >>> tw.schedules.from_callable(lambda k: 1 / (k + 1), total_steps=4)(3)
-        0.25
-    """
-    if not callable(function):
-        raise TypeError(f"from_callable: function must be callable, got {_check.describe(function)}")
-    total_steps = _check.integer("from_callable", "total_steps", total_steps, 1)
-    return table([function(k) for k in range(total_steps)])
