@@ -182,7 +182,7 @@ def analyse_curve(lrs: Array, losses: Array, blew_up: bool) -> Analysis:
     found = read(curve)
     if reason := _no_descent(curve, found):
         advice = [] if found.divergence is not None or blew_up else [_end_higher(lrs)]
-        if found.index_minimum < _head(len(lrs)):
+        if "only rises" in reason:
             advice.append(_start_lower(lrs))
         return Analysis(curve.smooth, None, reason, None, {}, {}, None, 0.0, tuple(advice))
     curve = prepare(lrs, losses, found.drop)
@@ -212,10 +212,10 @@ def analyse_curve(lrs: Array, losses: Array, blew_up: bool) -> Analysis:
 def _no_descent(curve: Curve, found: Reading) -> str:
     """Return why the curve shows no descent; empty if it does."""
     needed = _EVIDENCE * curve.error(found.index_minimum + 1)
-    if found.index_minimum < _head(len(curve.x)):
-        return f"the loss is least ({curve.level - found.drop:.3g}) at the start and only rises from there"
     if found.drop > needed:
-        return ""
+        least = curve.level - found.drop
+        early = found.index_minimum < _head(len(curve.x))
+        return f"the loss is least ({least:.3g}) at the start and only rises from there" if early else ""
     fall = f"falls by {found.drop:.2g} at most" if found.drop > 0 else "never falls"
     return (
         f"the loss starts at {curve.level:.3g} and {fall}, where noise alone explains {needed:.2g}; the model may be "

@@ -192,7 +192,8 @@ class SnapshotCollector(Collected):
         cycle = self._trigger.cycle(self._step) if self._step else 0
         if cycle is None:
             cycle = self._taken
-        snapshot = self.store.put(Snapshot(self._step, cycle, self._lr, healthy), state)
+        lr = self._lr if self._step else lr_of(self.optimizer)
+        snapshot = self.store.put(Snapshot(self._step, cycle, lr, healthy), state)
         self._taken_at = self._step
         self._taken += 1
         _LOG.info("snapshot at step %d (cycle %d, lr %g)", snapshot.step, snapshot.cycle, snapshot.lr)
