@@ -138,14 +138,14 @@ def test_nan_and_infinity_stay() -> None:
 
 
 def test_custom_metrics_per_sample_and_named() -> None:
+    def each(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(output, targets, reduction="none")
+
     model, data = make()
-    ev = Evaluator(
-        model, "cross_entropy", data, batch_size=10,
-        metrics=("loss", ("per_sample", lambda out, t: nn.functional.cross_entropy(out, t, reduction="none")), ("three", lambda out, t: 3)),
-    )  # fmt: skip
-    at = ev.at()
+    metrics = ("loss", each, ("three", lambda output, targets: 3))
+    at = Evaluator(model, "cross_entropy", data, batch_size=10, metrics=metrics).at()
     assert at["three"] == 3
-    np.testing.assert_allclose(at["per_sample"], at["loss"], rtol=1e-6)
+    np.testing.assert_allclose(at["each"], at["loss"], rtol=1e-6)
 
 
 def test_frozen_statistics_scale_and_batch_statistics_do_not() -> None:

@@ -73,29 +73,11 @@ class Measure:
 
 
 def _resolve_loss(loss_fn: LossFn) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None, bool]:
-<<<<<<< HEAD
-    if isinstance(loss_fn, str):
-        if loss_fn not in NAMED:
-            raise ValueError(f"Evaluator: loss_fn must be one of {', '.join(NAMED)} or a callable, got {loss_fn!r}")
-        named: Callable[..., Any] = NAMED[loss_fn]
-        return named, None, False
-    if isinstance(loss_fn, nn.Module):
-        return loss_fn, None, getattr(loss_fn, "reduction", "mean") == "sum"
-    if not callable(loss_fn):
-        raise TypeError(
-            "Evaluator: loss_fn must be a loss module, a name, or a callable loss_fn(model, batch), got "
-            f"{describe(loss_fn)}"
-        )
-    if getattr(loss_fn, "__module__", "") == "torch.nn.functional":
-        return loss_fn, None, False
-    return None, loss_fn, False
-=======
     criterion = criterion_of("Evaluator", loss_fn)
     if criterion is None:
         assert not isinstance(loss_fn, str)
         return None, loss_fn, False
     return criterion, None, isinstance(loss_fn, nn.Module) and getattr(loss_fn, "reduction", "mean") == "sum"
->>>>>>> ensemble
 
 
 def _total(name: str, value: Any, count: int, summed: bool) -> float:
