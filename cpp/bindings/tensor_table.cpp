@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "plan.hpp"
 #include "thalweg/error.hpp"
 
 namespace py = pybind11;
@@ -137,7 +138,8 @@ void TensorTable::step(const py::list& groups, const py::dict& state, const py::
     step_cpu(optimizer_, items_.data(), items_.size(), scalars_.data(), num_threads);
   }
   for (std::size_t i = 0; i < plans.size(); ++i)
-    if (!plans[i].is_none()) groups[i][names().lr] = plans[i].attr("value_at")(schedule_step + 1);
+    if (!plans[i].is_none())
+      groups[i][names().lr] = py::float_(plans[i].cast<const Plan&>().value_at(schedule_step + 1));
   finish();
 }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, overload
 
@@ -156,9 +156,7 @@ class FusedOptimizer(Optimizer):
         self._follow_foreign_writes()
         if self._table is None:
             self._table = _core.TensorTable(self.core_name, self)
-        self._table.step(
-            self.param_groups, self.state, self._plans, self._schedule_step, torch.get_num_threads()
-        )
+        self._table.step(self.param_groups, self.state, self._plans, self._schedule_step, torch.get_num_threads())
         self._schedule_step += 1
         for index, plan in enumerate(self._plans):
             if plan is not None:
@@ -305,7 +303,7 @@ _step_with_hooks = Optimizer.profile_hook_step(FusedOptimizer._step)
 
 
 def _scalar_dtype() -> torch.dtype:
-    """torch's dtype of a `step` tensor."""
+    """Torch's dtype of a `step` tensor."""
     return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
 
 

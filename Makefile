@@ -1,0 +1,67 @@
+# Two commands do everything in a private .venv: `make demo` and `make test`.
+# They need Python >= 3.10 with venv, a C++17 compiler and make; nvcc is used when it is on PATH.
+.PHONY: help demo test check lint format types bench report asan clean
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+OUT ?= demo-out
+# One GPU architecture is enough to try things; wheels are built for all (CMakeLists.txt).
+export CUDAARCHS ?= 90
+
+help:
+	@echo "make demo    build, then run the whole story on real data into ./$(OUT) (about two minutes)"
+	@echo "make test    build, then run all tests"
+	@echo "make check   lint, formatting and types"
+	@echo "make bench   benchmarks into benchmarks/results/, then the README's tables"
+	@echo "make asan    the Python tests under AddressSanitizer and UBSan"
+
+# The environment is made anew when what goes into it changes: requirements, build files, C++ sources.
+SOURCES := $(shell find cpp -type f) CMakeLists.txt pyproject.toml constraints.txt
+$(VENV)/installed: $(SOURCES)
+	$(PYTHON) -c 'import sys; sys.exit("thalweg needs Python 3.10 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else None'
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "torch>=2.10"
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: $(VENV)/installed
+	$(RUN) -m thalweg demo --out $(OUT)
+
+test: $(VENV)/installed
+	$(RUN) -m pytest
+
+lint: $(VENV)/installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(VENV)/bin/clang-format --dry-run --Werror $$(find cpp -name '*.[ch]pp' -o -name '*.cu')
+
+types: $(VENV)/installed
+	$(RUN) -m mypy
+
+check: lint types
+
+format: $(VENV)/installed
+	$(RUN) -m ruff check --fix --quiet . || true
+	$(RUN) -m ruff format --quiet .
+	$(VENV)/bin/clang-format -i $$(find cpp -name '*.[ch]pp' -o -name '*.cu')
+
+bench: $(VENV)/installed
+	$(RUN) benchmarks/run.py
+	$(RUN) benchmarks/report.py
+
+report: $(VENV)/installed
+	$(RUN) benchmarks/report.py
+
+# The modules go into build/asan and stand in for the installed ones through THALWEG_TEST_MODULES (tests/conftest.py).
+asan: $(VENV)/installed
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cmake --preset asan -DPython_EXECUTABLE=$(CURDIR)/$(RUN)
+	cmake --build --preset asan --parallel 2
+	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 \
+	THALWEG_TEST_MODULES=$(CURDIR)/build/asan OMP_NUM_THREADS=2 \
+	$(RUN) -m pytest -m "not slow and not subprocess" -q
+
+clean:
+	rm -rf $(VENV) build $(OUT)

@@ -1,0 +1,170 @@
+// Schedules as data: a Plan is a flat, relocatable buffer of 64-bit words, evaluated by value_at(). Host and device.
+// No allocation, no exceptions, no recursion.
+//
+// words[0] magic and version, words[1] number of words, words[2] offset of the root node. A node is its kind followed
+// by its fields (doubles and int64 as bits); children are named by their offset and stand before their parent, so that
+// the whole is a tree by construction and memcpy moves it to a device:
+//   leaf shapes               see leaf_value()
+//   sequence n b_i c_i        child i sees step - b_i from step b_i on; found by binary search
+//   product  n c_i            product of the children
+//   clip     c lo hi          child's value within [lo, hi]
+//   repeat   c period count   child at step mod period; count < 0 without end, then held at the child's f(period)
+//   hold     c length         child's f(length) from step `length` on
+#pragma once
+
+#include <cstdint>
+
+#include "dtype.hpp"
+#include "schedule_shapes.hpp"
+
+namespace thalweg {
+
+constexpr std::uint64_t kPlanMagic = 0x746877'706c0001ull;  // "thw" "pl", version 1
+constexpr int kPlanHeaderWords = 3;
+constexpr int kMaxPlanDepth = 16;  // products and clips inside each other
+
+enum class Node : std::int64_t {
+  kConstant = 1,     // value
+  kLinear = 2,       // a b begin end
+  kCosine = 3,       // a b begin end
+  kPolynomial = 4,   // a b n power
+  kExponential = 5,  // a gamma
+  kGeometric = 6,    // a b n
+  kStep = 7,         // a gamma step_size
+  kMultistep = 8,    // a gamma count milestones...
+  kSgdr = 9,         // lr eta_min t_0 t_mult decay
+  kSplit = 10,       // lr eta_min total_steps cycles even
+  kTriangular = 11,  // base_lr max_lr up down mode gamma
+  kTable = 12,       // count values...
+  kSequence = 20,
+  kProduct = 21,
+  kClip = 22,
+  kRepeat = 23,
+  kHold = 24,
+};
+
+namespace plan {
+
+THALWEG_HD double real(std::uint64_t word) { return bit_cast<double>(word); }
+THALWEG_HD std::int64_t integer(std::uint64_t word) { return static_cast<std::int64_t>(word); }
+
+// Index of the child of a sequence that covers step k: the last begin <= k. f points at the number of children.
+THALWEG_HD std::int64_t child_at(const std::uint64_t* f, std::int64_t k) {
+  const std::int64_t passed = milestones_passed(f + 1, integer(f[0]), k);
+  return passed > 0 ? passed - 1 : 0;
+}
+
+// Step that the child of a repeat node sees. f points at the child.
+THALWEG_HD std::int64_t repeat_step(const std::uint64_t* f, std::int64_t k) {
+  const std::int64_t period = integer(f[1]);
+  const std::int64_t count = integer(f[2]);
+  return count >= 0 && k / period >= count ? period : k % period;
+}
+
+}  // namespace plan
+
+// Value of a leaf; f points at its fields.
+THALWEG_HD double leaf_value(Node kind, const std::uint64_t* f, std::int64_t k) {
+  using plan::integer;
+  using plan::real;
+  const double t = static_cast<double>(k);
+  switch (kind) {
+    case Node::kConstant:
+      return real(f[0]);
+    case Node::kLinear:
+      return linear_value(real(f[0]), real(f[1]), real(f[2]), real(f[3]), t);
+    case Node::kCosine:
+      return cosine_value(real(f[0]), real(f[1]), real(f[2]), real(f[3]), t);
+    case Node::kPolynomial:
+      return polynomial_value(real(f[0]), real(f[1]), static_cast<double>(integer(f[2])), real(f[3]), t);
+    case Node::kExponential:
+      return exponential_value(real(f[0]), real(f[1]), t);
+    case Node::kGeometric:
+      return geometric_value(real(f[0]), real(f[1]), static_cast<double>(integer(f[2])), t);
+    case Node::kStep:
+      return exponential_value(real(f[0]), real(f[1]), static_cast<double>(k / integer(f[2])));
+    case Node::kMultistep:
+      return exponential_value(real(f[0]), real(f[1]), static_cast<double>(milestones_passed(f + 3, integer(f[2]), k)));
+    case Node::kSgdr:
+      return sgdr_value(real(f[0]), real(f[1]), integer(f[2]), integer(f[3]), real(f[4]), k);
+    case Node::kSplit:
+      return split_value(real(f[0]), real(f[1]), integer(f[2]), integer(f[3]), integer(f[4]) != 0, k);
+    case Node::kTriangular:
+      return triangular_value(real(f[0]), real(f[1]), integer(f[2]), integer(f[3]),
+                              static_cast<TriangularMode>(integer(f[4])), real(f[5]), k);
+    case Node::kTable:
+      return real(f[1 + (k < integer(f[0]) ? k : integer(f[0]) - 1)]);
+    default:
+      return 0.0;  // not a leaf; a validated plan never comes here
+  }
+}
+
+// f(k) of a validated plan, k >= 0: the value that update k + 1 uses.
+THALWEG_HD double value_at(const std::uint64_t* words, std::int64_t k) {
+  struct Frame {
+    std::uint64_t node;
+    std::int64_t next;  // child of a product that comes next
+    std::int64_t step;
+    double value;
+  };
+  Frame stack[kMaxPlanDepth];
+  int depth = 0;
+  std::uint64_t at = words[2];
+  while (true) {
+    const Node kind = static_cast<Node>(words[at]);
+    const std::uint64_t* f = words + at + 1;
+    if (kind == Node::kSequence) {
+      const std::int64_t i = plan::child_at(f, k);
+      k -= plan::integer(f[1 + i]);
+      at = f[1 + plan::integer(f[0]) + i];
+      continue;
+    }
+    if (kind == Node::kRepeat) {
+      k = plan::repeat_step(f, k);
+      at = f[0];
+      continue;
+    }
+    if (kind == Node::kHold) {
+      k = k < plan::integer(f[1]) ? k : plan::integer(f[1]);
+      at = f[0];
+      continue;
+    }
+    if (kind == Node::kProduct || kind == Node::kClip) {
+      stack[depth++] = {at, 1, k, 1.0};
+      at = kind == Node::kProduct ? f[1] : f[0];
+      continue;
+    }
+    double value = leaf_value(kind, f, k);
+    while (true) {  // hand the value up
+      if (depth == 0) return value;
+      Frame& frame = stack[depth - 1];
+      const std::uint64_t* up = words + frame.node + 1;
+      if (static_cast<Node>(words[frame.node]) == Node::kClip) {
+        value = value < plan::real(up[1]) ? plan::real(up[1]) : value > plan::real(up[2]) ? plan::real(up[2]) : value;
+        --depth;
+        continue;
+      }
+      frame.value = frame.next == 1 ? value : frame.value * value;
+      if (frame.next < plan::integer(up[0])) {
+        at = up[1 + frame.next++];
+        k = frame.step;
+        break;
+      }
+      value = frame.value;
+      --depth;
+    }
+  }
+}
+
+// ---- host only (cpp/cpu/schedule.cpp) -------------------------------------------------------------------
+
+// Throws std::invalid_argument unless the words form a plan that value_at() may walk.
+void validate_plan(const std::uint64_t* words, std::int64_t count);
+
+// out[i] = value_at(words, begin + i) for i < count, to the bit, piece by piece instead of step by step.
+void fill_values(const std::uint64_t* words, std::int64_t begin, std::int64_t count, double* out);
+
+// The cycle that step k lies in; index -1 where the plan has none.
+Cycle cycle_at(const std::uint64_t* words, std::int64_t k);
+
+}  // namespace thalweg

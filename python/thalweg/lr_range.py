@@ -1,0 +1,362 @@
+"""Learning-rate range test: one short run with a rising learning rate, read by phases. Leaves no trace in what it used."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from . import _check, _data
+from ._lr_range_analysis import MIN_POINTS, Array, analyse_curve, cap_of, level_and_noise
+from ._lr_range_result import RangeTestResult
+from ._lr_range_state import lr_writer, preserved
+from ._preserve import unwrap
+
+_WHO = "range_test"
+_IN_A_ROW = 3  # losses above the cap that end the test
+
+__all__ = ["RangeTestResult", "analyse", "range_test"]
+
+
+@overload
+def range_test(
+    model: nn.Module,
+    loss_fn: Any,
+    batches: Iterable[Any],
+    optimizer: torch.optim.Optimizer,
+    /,
+    *,
+    min_lr: float = ...,
+    max_lr: float = ...,
+    num_steps: int = ...,
+    mode: str = ...,
+    repeats: int = ...,
+    stop_early: bool = ...,
+    restore: Sequence[Any] = ...,
+    progress: bool = ...,
+) -> RangeTestResult: ...
+@overload
+def range_test(
+    step_closure: Callable[[], Any],
+    optimizer: torch.optim.Optimizer,
+    /,
+    *,
+    model: nn.Module | None = ...,
+    min_lr: float = ...,
+    max_lr: float = ...,
+    num_steps: int = ...,
+    mode: str = ...,
+    repeats: int = ...,
+    stop_early: bool = ...,
+    restore: Sequence[Any] = ...,
+    progress: bool = ...,
+) -> RangeTestResult: ...
+def range_test(
+    *args: Any,
+    model: nn.Module | None = None,
+    min_lr: float = 1e-7,
+    max_lr: float = 10.0,
+    num_steps: int = 200,
+    mode: str = "exp",
+    repeats: int = 1,
+    stop_early: bool = True,
+    restore: Sequence[Any] = (),
+    progress: bool = True,
+) -> RangeTestResult:
+    r"""Raise the learning rate from `min_lr` to `max_lr` over a short run and read the best one off the loss.
+
+    At low rates the loss is flat, then it descends, then it diverges. The suggestion is the geometric mean of
+    the rate where the flat phase ends and the rate of the least (smoothed) loss. Update k uses lr_k =
+    min_lr·(max_lr/min_lr)^{k/(n−1)} (`mode="exp"`) or lr_k = min_lr + (max_lr − min_lr)·k/(n−1) ("linear");
+    the loss of step k is measured just before it.
+
+    Two forms:
+
+    * `range_test(model, loss_fn, batches, optimizer)`: range_test does forward, backward and
+    `optimizer.step()`. It runs in
+      train mode if the model is in eval mode, else in the modes that the modules have. Gradients start as
+      None.
+    * `range_test(step_closure, optimizer)`: the closure takes one batch and does everything for it, also
+      `optimizer.zero_grad()`, `backward()` and `optimizer.step()` (so accumulation, AMP and clipping are as
+      in your training), and returns the loss. range_test only sets the learning rate. Give `model=` so that
+      buffers and modes are restored too, and scalers, schedulers or averages that the closure changes in
+      `restore=`.
+
+    Afterwards everything is as before, bit for bit, also after an error or Ctrl-C: weights, buffers,
+    gradients, `requires_grad`, modes, optimizer state and groups, schedules and their counters, and the
+    generators of torch, numpy, `random` and of a DataLoader. Hooks of the optimizer (snapshot collectors,
+    averages) do not run meanwhile. With several parameter groups the rates are those of the first; the others
+    keep their ratios to it.
+
+    A range test is cumulative: a slower ramp meets a better trained model at each rate, so the answer moves a
+    little with `num_steps`.
+
+    Args:
+        args: `model, loss_fn, batches, optimizer` or `step_closure, optimizer`. `loss_fn(model, batch)`
+            returns the loss; a criterion module, a function of torch.nn.functional or its name means
+            criterion(model(inputs), targets). `batches` is an iterable of batches, started again (with a
+            warning) when it ends, or `(inputs, targets)` tensors.
+        model: In the second form, the model behind the closure.
+        min_lr: First learning rate, > 0.
+        max_lr: Last learning rate.
+        num_steps: n, updates, at least 10.
+        mode: "exp" or "linear".
+        repeats: Runs from the same start on new batches; the pointwise median of their losses is read.
+        stop_early: End a run after three losses in a row that are clearly diverged.
+        restore: Further objects with `state_dict()` and `load_state_dict()` to restore.
+        progress: Show a progress bar on a terminal.
+
+    Returns:
+        `RangeTestResult`.
+
+    Raises:
+        TypeError, ValueError: Bad arguments; a loss that is no scalar; a loss that is not finite in the first
+            10 steps; batches that are empty, or an iterator that cannot be started again and ends within the
+            first 10.
+
+    Example:
+        >>> import torch, thalweg as tw
+        >>> _ = torch.manual_seed(0)
+        >>> x = torch.randn(512, 8)
+        >>> y = x @ torch.randn(8, 1)
+        >>> model = torch.nn.Linear(8, 1)
+        >>> opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> r = tw.range_test(model, "mse_loss", (x, y), opt, min_lr=1e-5, num_steps=100)
+        >>> r.observed
+        ('flat', 'descent', 'divergence')
+        >>> r.bounds[0] < r.suggestion < r.bounds[1]
+        True
+
+    References:
+        Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, arXiv:1506.01186, section 3.3.
+    """
+    step_of, model, optimizer, sources = _forms(args, model)
+    lrs = _ramp(min_lr, max_lr, num_steps, mode)
+    repeats = _check.integer(_WHO, "repeats", repeats, 1)
+    for extra in restore:
+        if not (hasattr(extra, "state_dict") and hasattr(extra, "load_state_dict")):
+            raise TypeError(
+                f"{_WHO}: restore must hold objects with state_dict and load_state_dict, got {_check.describe(extra)}"
+            )
+    runs: list[tuple[Array, str]] = []
+    with preserved(model, optimizer, restore, sources) as start_again, lr_writer(optimizer) as set_lr:
+        if model is not None and not model.training:
+            model.train()
+        bar = tqdm(
+            total=repeats * len(lrs), desc="range test", leave=False, disable=None if progress else True
+        )
+        with bar:
+            for run in range(repeats):
+                if run:
+                    start_again()
+                runs.append(_run(step_of(), set_lr, lrs, stop_early, bar))
+    return _read(lrs, [losses for losses, _ in runs], [stop for _, stop in runs])
+
+
+def analyse(lrs: Any, losses: Any) -> RangeTestResult:
+    """Read phases and a suggestion off a curve that was recorded elsewhere; `range_test` does the same with its own.
+
+    Args:
+        lrs: [n] learning rates, positive and rising.
+        losses: [n] raw, unsmoothed losses; negative ones are fine. What follows the first NaN or infinity is
+            dropped.
+
+    Returns:
+        `RangeTestResult`.
+
+    Raises:
+        ValueError: Wrong shapes, learning rates that do not rise, or fewer than 10 finite losses.
+
+    Example:
+        >>> import numpy as np
+        >>> from thalweg.lr_range import analyse
+        >>> lr = np.logspace(-6, 1, 200)
+        >>> loss = 2.3 - 1.8 / (1 + (1e-3 / lr) ** 2) + np.minimum(lr**2, 20)
+        >>> r = analyse(lr, loss)
+        >>> 1e-3 < r.suggestion < 1e-1
+        True
+    """
+    x, y = np.asarray(lrs, dtype=np.float64), np.asarray(losses, dtype=np.float64)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(
+            f"analyse: lrs and losses must be two lists of one length, got shapes {x.shape} and {y.shape}"
+        )
+    if not (np.isfinite(x).all() and (x > 0).all() and (np.diff(x) > 0).all()):
+        raise ValueError("analyse: lrs must be positive, finite and rising")
+    return _read(x, [y], [], who="analyse")
+
+
+def _forms(
+    args: tuple[Any, ...], model: nn.Module | None
+) -> tuple[Callable[[], Callable[[], Any]], nn.Module | None, torch.optim.Optimizer, list[Any]]:
+    """Return (function that starts a run and returns its step), model, optimizer, data loaders."""
+    if len(args) == 4 and isinstance(args[0], nn.Module):
+        model, loss_fn, batches, optimizer = args
+        _check_optimizer(optimizer)
+        loss_of = _objective(loss_fn)
+        if isinstance(batches, (str, bytes)) or not (
+            hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")
+        ):
+            raise TypeError(f"{_WHO}: batches must be an iterable of batches, got {_check.describe(batches)}")
+        return lambda: _model_step(args[0], loss_of, batches, optimizer), model, optimizer, [batches]
+    if len(args) == 2 and callable(args[0]) and not isinstance(args[0], nn.Module):
+        _check_optimizer(args[1])
+        if model is not None:
+            _check.instance(_WHO, "model", model, nn.Module, "a torch.nn.Module or None")
+        return lambda: args[0], model, args[1], []
+    raise TypeError(
+        f"{_WHO}: expected (model, loss_fn, batches, optimizer) or (step_closure, optimizer), got "
+        f"({', '.join(type(arg).__name__ for arg in args)})"
+    )
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    _check.instance(_WHO, "optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
+
+
+def _ramp(min_lr: Any, max_lr: Any, num_steps: Any, mode: Any) -> Array:
+    low = _check.real(_WHO, "min_lr", min_lr, above=0.0)
+    high = _check.real(_WHO, "max_lr", max_lr, above=low)
+    n = _check.integer(_WHO, "num_steps", num_steps, MIN_POINTS)
+    if _check.choice(_WHO, "mode", mode, ("exp", "linear")) == "linear":
+        return np.linspace(low, high, n)
+    lrs = np.exp(np.linspace(math.log(low), math.log(high), n))
+    lrs[0], lrs[-1] = low, high
+    return lrs
+
+
+def _objective(loss_fn: Any) -> Callable[[nn.Module, Any], Any]:
+    """Return loss_fn as a function of (model, batch)."""
+    criterion = getattr(nn.functional, loss_fn, None) if isinstance(loss_fn, str) else loss_fn
+    if not callable(criterion):
+        raise TypeError(
+            f"{_WHO}: loss_fn must be loss_fn(model, batch), a criterion module or a name in torch.nn.functional, got "
+            f"{_check.describe(loss_fn)}"
+        )
+    name = getattr(criterion, "__name__", "")
+    if not isinstance(criterion, nn.Module) and getattr(nn.functional, name, None) is not criterion:
+        return criterion  # type: ignore[no-any-return]
+
+    def objective(model: nn.Module, batch: Any) -> Any:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise TypeError(
+                f"{_WHO}: with a criterion each batch must be a pair (inputs, targets), got {type(batch).__name__}; give "
+                "loss_fn(model, batch) instead"
+            )
+        return criterion(_data.call(model, batch[0]), batch[1])
+
+    return objective
+
+
+def _model_step(
+    model: nn.Module, loss_of: Callable[[nn.Module, Any], Any], batches: Any, optimizer: torch.optim.Optimizer
+) -> Callable[[], Any]:
+    stream = _endless(batches)
+    device = next((p.device for p in unwrap(model).parameters()), torch.device("cpu"))
+
+    def step() -> Any:
+        batch = _data.to_device(next(stream), device)
+        optimizer.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            loss = loss_of(model, batch)
+            _check.instance(_WHO, "the loss", loss, torch.Tensor, "a tensor that backward() works on")
+            value = _number(loss)
+            if math.isfinite(value):
+                loss.backward()
+                optimizer.step()
+        return value
+
+    return step
+
+
+def _endless(batches: Any) -> Iterator[Any]:
+    """Yield batches, from the start again after the last; end only where there is no start."""
+    source = _data.as_batches(_WHO, batches)
+    rounds = 0
+    while True:
+        count = 0
+        for batch in source():
+            count += 1
+            yield batch
+        if not count and not rounds:
+            raise ValueError(f"{_WHO}: batches is empty")
+        if not count:
+            return
+        if not rounds:
+            warnings.warn(f"{_WHO}: batches ended after {count}; started again from the first", stacklevel=2)
+        rounds += 1
+
+
+def _number(loss: Any) -> float:
+    if isinstance(loss, torch.Tensor):
+        if loss.numel() != 1:
+            raise ValueError(
+                f"{_WHO}: the loss must be a scalar, got shape {list(loss.shape)}; take its mean"
+            )
+        return float(loss.detach())
+    if isinstance(loss, bool) or not isinstance(loss, (int, float, np.floating, np.integer)):
+        raise TypeError(
+            f"{_WHO}: the step must return the loss, a number or a scalar tensor, got {_check.describe(loss)}"
+        )
+    return float(loss)
+
+
+def _run(
+    step: Callable[[], Any], set_lr: Callable[[float], None], lrs: Array, stop_early: bool, bar: Any
+) -> tuple[Array, str]:
+    """Train along `lrs`; return the losses, up to and with the first that is not finite, and why they end early."""
+    losses: list[float] = []
+    for lr in lrs:
+        set_lr(float(lr))
+        try:
+            loss = _number(step())
+        except StopIteration:
+            return np.asarray(losses), f"the batches ended before lr {lr:.3g}"
+        losses.append(loss)
+        bar.update()
+        if not math.isfinite(loss):
+            if len(losses) <= MIN_POINTS:
+                raise ValueError(
+                    f"{_WHO}: the loss is {loss} at step {len(losses)}, lr {lr:.3g}; it must be finite at the start: "
+                    "check model and data, or lower min_lr"
+                )
+            return np.asarray(losses), f"the loss is {loss} at lr {lr:.3g}"
+        if stop_early and _diverged(losses, len(lrs)):
+            return np.asarray(losses), f"the loss has diverged at lr {lr:.3g}"
+    return np.asarray(losses), ""
+
+
+def _diverged(losses: list[float], total: int) -> bool:
+    head = max(MIN_POINTS, total // 10)
+    if len(losses) < head + _IN_A_ROW:
+        return False
+    level, noise = level_and_noise(np.asarray(losses[:head]))
+    return min(losses[-_IN_A_ROW:]) > cap_of(level, noise)
+
+
+def _read(lrs: Array, curves: list[Array], stops: list[str], who: str = _WHO) -> RangeTestResult:
+    padded = np.full((len(curves), max(len(curve) for curve in curves)), math.inf)
+    for row, curve in zip(padded, curves, strict=True):
+        row[: len(curve)] = np.where(np.isfinite(curve), curve, math.inf)
+    median = np.median(padded, axis=0)
+    finite = np.isfinite(median)
+    n = len(median) if finite.all() else int(np.argmin(finite))
+    if n < MIN_POINTS:
+        raise ValueError(f"{who}: at least {MIN_POINTS} finite losses are needed, got {n}")
+    blew_up = any(len(curve) > n and not np.isfinite(curve[n]) for curve in curves)
+    stopped = next((stop for stop in stops if stop), "") if n < len(lrs) else ""
+    if n < len(lrs) and not stopped:
+        stopped = f"the loss is not finite at lr {lrs[n]:.3g}"
+    return RangeTestResult(
+        lrs=lrs[:n].copy(),
+        losses=median[:n].copy(),
+        stopped=stopped,
+        curves=tuple(curves),
+        **vars(analyse_curve(lrs[:n], median[:n], blew_up)),
+    )

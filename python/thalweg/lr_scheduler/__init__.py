@@ -1,0 +1,5 @@
+"""Schedules as torch LRSchedulers."""
+
+from __future__ import annotations
+
+from ._bound import ScheduleLR as ScheduleLR
