@@ -222,9 +222,7 @@ def _phases(curve: Curve, found: Reading) -> dict[str, tuple[float, float]]:
     first, last = float(curve.x[0]), float(curve.x[-1])
     head = max(5, math.ceil(_REFERENCE * len(curve.x)))
     decline = float(curve.smooth[0] - curve.smooth[min(head, len(curve.x) - 1)])
-    flat = found.flat_end is not None and decline <= _FLAT_DROP * found.drop + 2 * curve.error(
-        found.index_minimum + 1
-    )
+    flat = found.flat_end is not None and decline <= _FLAT_DROP * found.drop + 2 * curve.error(found.index_minimum + 1)
     begin = first if found.flat_end is None else found.flat_end
     phases = {"flat": (_as_lr(first), _as_lr(begin))} if flat else {}
     phases["descent"] = (_as_lr(begin if flat else first), _as_lr(found.minimum))

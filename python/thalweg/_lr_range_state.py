@@ -118,13 +118,8 @@ def _back(kept: tuple[Any, Any]) -> Any:
 
 
 def _optimizer(optimizer: torch.optim.Optimizer) -> Restore:
-    state = {
-        p: {key: _kept(value) for key, value in entries.items()} for p, entries in optimizer.state.items()
-    }
-    groups = [
-        {k: (v, v) if k == "params" else _kept(v) for k, v in group.items()}
-        for group in optimizer.param_groups
-    ]
+    state = {p: {key: _kept(value) for key, value in entries.items()} for p, entries in optimizer.state.items()}
+    groups = [{k: (v, v) if k == "params" else _kept(v) for k, v in group.items()} for group in optimizer.param_groups]
     plain = {k: v for k, v in vars(optimizer).items() if isinstance(v, (int, float, str, bool, type(None)))}
 
     def restore() -> None:
@@ -137,9 +132,7 @@ def _optimizer(optimizer: torch.optim.Optimizer) -> Restore:
         for group, saved in zip(optimizer.param_groups, groups, strict=True):
             group.clear()
             group.update({key: kept[0] if key == "params" else _back(kept) for key, kept in saved.items()})
-        for key in [
-            k for k, v in vars(optimizer).items() if k not in plain and isinstance(v, (int, float, str, bool))
-        ]:
+        for key in [k for k, v in vars(optimizer).items() if k not in plain and isinstance(v, (int, float, str, bool))]:
             delattr(optimizer, key)
         vars(optimizer).update(plain)
 

@@ -28,9 +28,7 @@ def random_state(sources: Iterable[Any] = ()) -> Iterator[None]:
     ]
     own = [generator.get_state() for generator in generators]
     cpu = torch.get_rng_state()
-    cuda = (
-        torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
-    )
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
     legacy = np.random.get_state()  # noqa: NPY002 - the state that users' code may draw from
     python = random.getstate()
     try:

@@ -148,9 +148,7 @@ def range_test(
     with preserved(model, optimizer, restore, sources) as start_again, lr_writer(optimizer) as set_lr:
         if model is not None and not model.training:
             model.train()
-        bar = tqdm(
-            total=repeats * len(lrs), desc="range test", leave=False, disable=None if progress else True
-        )
+        bar = tqdm(total=repeats * len(lrs), desc="range test", leave=False, disable=None if progress else True)
         with bar:
             for run in range(repeats):
                 if run:
@@ -184,9 +182,7 @@ def analyse(lrs: Any, losses: Any) -> RangeTestResult:
     """
     x, y = np.asarray(lrs, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(
-            f"analyse: lrs and losses must be two lists of one length, got shapes {x.shape} and {y.shape}"
-        )
+        raise ValueError(f"analyse: lrs and losses must be two lists of one length, got shapes {x.shape} and {y.shape}")
     if not (np.isfinite(x).all() and (x > 0).all() and (np.diff(x) > 0).all()):
         raise ValueError("analyse: lrs must be positive, finite and rising")
     return _read(x, [y], [], who="analyse")
@@ -200,9 +196,7 @@ def _forms(
         model, loss_fn, batches, optimizer = args
         _check_optimizer(optimizer)
         loss_of = _objective(loss_fn)
-        if isinstance(batches, (str, bytes)) or not (
-            hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")
-        ):
+        if isinstance(batches, (str, bytes)) or not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
             raise TypeError(f"{_WHO}: batches must be an iterable of batches, got {_check.describe(batches)}")
         return lambda: _model_step(args[0], loss_of, batches, optimizer), model, optimizer, [batches]
     if len(args) == 2 and callable(args[0]) and not isinstance(args[0], nn.Module):
@@ -296,9 +290,7 @@ def _endless(batches: Any) -> Iterator[Any]:
 def _number(loss: Any) -> float:
     if isinstance(loss, torch.Tensor):
         if loss.numel() != 1:
-            raise ValueError(
-                f"{_WHO}: the loss must be a scalar, got shape {list(loss.shape)}; take its mean"
-            )
+            raise ValueError(f"{_WHO}: the loss must be a scalar, got shape {list(loss.shape)}; take its mean")
         return float(loss.detach())
     if isinstance(loss, bool) or not isinstance(loss, (int, float, np.floating, np.integer)):
         raise TypeError(

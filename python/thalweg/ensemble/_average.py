@@ -205,9 +205,7 @@ class _Kitchen:
         if len(pairs) > _PAIRS:
             pairs = [(i, count - 1) for i in range(count - 1)]
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*BatchNorm statistics.*"
-            )  # said once, by the soup itself
+            warnings.filterwarnings("ignore", message=".*BatchNorm statistics.*")  # said once, by the soup itself
             middles = {pair: self.error(self.cook(pair)) for pair in pairs}
         return {(i, j): middle - max(self.errors[i], self.errors[j]) for (i, j), middle in middles.items()}
 
@@ -229,9 +227,7 @@ class _Kitchen:
 def _module(who: str, model: nn.Module, state: State) -> nn.Module:
     """Return a copy of `model` with the weights of `state`; a copy of its own, so that it can be trained or saved."""
     copied: nn.Module = copy.deepcopy(Members(who, unwrap(model), [state], "loop").member(0))
-    for (_, parameter), (_, original) in zip(
-        copied.named_parameters(), unwrap(model).named_parameters(), strict=True
-    ):
+    for (_, parameter), (_, original) in zip(copied.named_parameters(), unwrap(model).named_parameters(), strict=True):
         parameter.requires_grad_(original.requires_grad)
     return copied
 

@@ -55,9 +55,7 @@ def reestimate_bn(model: nn.Module, data: Any) -> None:
     layers = batchnorm_layers(check_model(who, model))
     if not layers:
         return
-    saved = {
-        name: {key: value.clone() for key, value in layer.named_buffers()} for name, layer in layers.items()
-    }
+    saved = {name: {key: value.clone() for key, value in layer.named_buffers()} for name, layer in layers.items()}
     pooled = {name: _Pooled() for name in layers}
     handles = [layer.register_forward_pre_hook(_watch(pooled[name])) for name, layer in layers.items()]
     device = next(iter(layers.values())).running_mean.device  # type: ignore[union-attr]

@@ -122,9 +122,7 @@ class SnapshotCollector:
             raise TypeError(f"{_WHO}: when must be {_WHEN}, got {_check.describe(when)}")
         if when.startswith("every:"):
             text = when.removeprefix("every:")
-            return EveryN(
-                _check.integer(_WHO, "N of when='every:N'", int(text) if text.isdigit() else text, 1)
-            )
+            return EveryN(_check.integer(_WHO, "N of when='every:N'", int(text) if text.isdigit() else text, 1))
         if when == "manual":
             return Trigger()
         if when not in ("auto", "lr-minimum"):
@@ -132,9 +130,7 @@ class SnapshotCollector:
         if schedule is not None and when == "auto":
             if hasattr(schedule, "is_cycle_end"):
                 return AtCycleEnds(schedule)
-            if hasattr(getattr(schedule, "schedule", None), "is_cycle_end") and hasattr(
-                schedule, "last_epoch"
-            ):
+            if hasattr(getattr(schedule, "schedule", None), "is_cycle_end") and hasattr(schedule, "last_epoch"):
                 return AtBoundCycleEnds(schedule)
             raise TypeError(
                 f"{_WHO}: schedule must be a thalweg Schedule or the scheduler of Schedule.bind(), got "
@@ -376,7 +372,5 @@ class SnapshotCollector:
     def _healthy(self) -> list[State]:
         states = self.state_dicts()
         if not states:
-            raise ValueError(
-                f"{_WHO}: no healthy snapshot yet; train over a cycle end, or call take() or finish()"
-            )
+            raise ValueError(f"{_WHO}: no healthy snapshot yet; train over a cycle end, or call take() or finish()")
         return states

@@ -45,10 +45,7 @@ class Predictions:
 
     def log_true(self, ensemble: Ensemble) -> torch.Tensor:
         """Return ln p_i(y_n) of every member and sample, [m, n] float64: all that weights are fitted on."""
-        parts = [
-            log_p.gather(2, y.expand(len(log_p), -1)[:, :, None])[:, :, 0]
-            for log_p, y in self.chunks(ensemble)
-        ]
+        parts = [log_p.gather(2, y.expand(len(log_p), -1)[:, :, None])[:, :, 0] for log_p, y in self.chunks(ensemble)]
         return torch.cat(parts, dim=1)
 
 
@@ -76,9 +73,7 @@ def predict(who: str, ensemble: Ensemble, data: Any) -> Predictions:
     return Predictions(torch.cat(outputs, dim=1), torch.cat(targets))
 
 
-def _flat(
-    who: str, ensemble: Ensemble, out: torch.Tensor, truth: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _flat(who: str, ensemble: Ensemble, out: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Bring outputs to [m, n, classes] and targets to [n]; positions of a sequence or an image count as samples."""
     if ensemble.outputs == "binary":
         out = out.reshape(len(out), -1)

@@ -135,9 +135,7 @@ def _header_bytes(path: Path, file: Any) -> bytes:
 def _seal_place(path: Path, header: bytes) -> int:
     match = _SEAL.search(header)
     if match is None:
-        raise SnapshotError(
-            f"snapshot {path}: no snapshot of thalweg: its header has no checksum, or it is damaged"
-        )
+        raise SnapshotError(f"snapshot {path}: no snapshot of thalweg: its header has no checksum, or it is damaged")
     return match.start(1)
 
 

@@ -46,17 +46,11 @@ class Request:
         if self.m is not None:
             _check.integer(_WHO, "m", self.m, 1)
         _check.real(_WHO, "prior", self.prior, 0.0)
-        needs = (
-            self.fit == "weights" or (self.fit == "last-m" and self.m is None) or self.temperature == "fit"
-        )
+        needs = self.fit == "weights" or (self.fit == "last-m" and self.m is None) or self.temperature == "fit"
         if needs and not has_data:
-            raise ValueError(
-                f"{_WHO}: fit={self.fit!r} and temperature={self.temperature!r} need val_data, got None"
-            )
+            raise ValueError(f"{_WHO}: fit={self.fit!r} and temperature={self.temperature!r} need val_data, got None")
         if self.fit == "weights" and self.combine != "prob":
-            raise ValueError(
-                f"{_WHO}: fit='weights' needs combine='prob', got {self.combine!r}; use fit='last-m'"
-            )
+            raise ValueError(f"{_WHO}: fit='weights' needs combine='prob', got {self.combine!r}; use fit='last-m'")
         if self.combine == "mean" and self.temperature not in ("auto", 1):
             raise ValueError(f"{_WHO}: combine='mean' has no temperature, got {self.temperature!r}")
 
@@ -97,27 +91,19 @@ class FitReport:
         lines = [f"{self.fit}: {self.m} members, temperature {self.temperature:.3f} ({self.why})"]
         lines += [f"  step {s}: weight {w:.3f}" for s, w in zip(self.steps, self.weights, strict=True)]
         lines += [f"  step {step}: left out, {reason}" for step, reason in self.dropped.items()]
-        lines += [
-            f"  {name}: {self.loss} {c['loss']:.4f} ± {c['se']:.4f}" for name, c in self.candidates.items()
-        ]
+        lines += [f"  {name}: {self.loss} {c['loss']:.4f} ± {c['se']:.4f}" for name, c in self.candidates.items()]
         return "\n".join(lines)
 
 
-def make_ensemble(
-    model: nn.Module, snapshots: Sequence[Snapshot], val_data: Any, request: Request
-) -> Ensemble:
+def make_ensemble(model: nn.Module, snapshots: Sequence[Snapshot], val_data: Any, request: Request) -> Ensemble:
     """Make the ensemble that `request` asks for; see `SnapshotCollector.ensemble`."""
     request.check(val_data is not None)
     dropped = {s.step: "its weights are not finite" for s in snapshots if not s.healthy}
     members = [s for s in snapshots if s.healthy]
     if not members:
-        raise ValueError(
-            f"{_WHO}: no healthy snapshot yet; train over a cycle end, or call take() or finish()"
-        )
+        raise ValueError(f"{_WHO}: no healthy snapshot yet; train over a cycle end, or call take() or finish()")
     if request.m is not None and request.m > len(members):
-        raise ValueError(
-            f"{_WHO}: m must be at most the number of healthy members ({len(members)}), got {request.m}"
-        )
+        raise ValueError(f"{_WHO}: m must be at most the number of healthy members ({len(members)}), got {request.m}")
     members = members[-request.m :] if request.m else members
     states = [s.state for s in members]
 
@@ -190,10 +176,7 @@ class _Fitting:
     def losses(self, weights: Sequence[float]) -> torch.Tensor:
         """Loss of each validation sample under mixture `weights`, temperature 1."""
         if self.loss == "mse":
-            error = (
-                self.ensemble.mean(self.predictions.outputs.to(torch.float64), weights)
-                - self.predictions.targets
-            )
+            error = self.ensemble.mean(self.predictions.outputs.to(torch.float64), weights) - self.predictions.targets
             return error.square().reshape(self.n, -1).mean(1)
         if self.request.combine == "prob":
             assert self.log_true is not None
@@ -214,9 +197,7 @@ class _Fitting:
         """Mixture weights fitted on `samples` (indices; None for all)."""
         assert self.log_true is not None
         log_true = self.log_true[self.alive]
-        found = fit_weights(
-            log_true if samples is None else log_true[:, samples], self.request.prior
-        ).weights.tolist()
+        found = fit_weights(log_true if samples is None else log_true[:, samples], self.request.prior).weights.tolist()
         by_member = dict(zip(self.alive, found, strict=True))
         return [by_member.get(i, 0.0) for i in range(self.m)]
 
@@ -236,9 +217,7 @@ class _Fitting:
         if self.n < _FEW and fit == "auto":
             why = f"{self.n} validation samples are too few to choose"
             return _Choice("equal", why, self.last_weights(len(self.alive)))
-        curve = torch.stack(
-            [self.losses(self.last_weights(m)) for m in range(1, len(self.alive) + 1)]
-        )  # [m, n]
+        curve = torch.stack([self.losses(self.last_weights(m)) for m in range(1, len(self.alive) + 1)])  # [m, n]
         last = self.last_weights(int(curve.mean(1).argmin()) + 1)
         if fit == "last-m":
             return _Choice("last-m", f"least validation {self.loss}", last)
@@ -300,10 +279,7 @@ class _Fitting:
         if self.loss == "mse" or (asked == "auto" and self.n < _FEW):
             return 1.0
         log_p = torch.cat(
-            [
-                self.ensemble.combined(log_p, choice.weights)
-                for log_p, _ in self.predictions.chunks(self.ensemble)
-            ]
+            [self.ensemble.combined(log_p, choice.weights) for log_p, _ in self.predictions.chunks(self.ensemble)]
         )
         y = self.predictions.targets
         fitted = fit_temperature(log_p, y)

@@ -99,9 +99,7 @@ class Members(nn.Module):
         memo: dict[int, Any] = {}
         for name, blank in self._meta.items():
             value = self._value(name)[index] if name in self._persistent else self._value(name)
-            memo[id(blank)] = (
-                nn.Parameter(value, requires_grad=False) if isinstance(blank, nn.Parameter) else value
-            )
+            memo[id(blank)] = nn.Parameter(value, requires_grad=False) if isinstance(blank, nn.Parameter) else value
         module: nn.Module = copy.deepcopy(self._skeleton, memo)
         return module.eval()
 
@@ -139,9 +137,7 @@ class Members(nn.Module):
             return self.batchable and rows <= _FEW_ROWS and self.m >= 4
         return self.weights_each <= _SMALL
 
-    def _fall_back(
-        self, key: Any, reason: str, run: Callable[[Callable[..., Any]], torch.Tensor]
-    ) -> torch.Tensor:
+    def _fall_back(self, key: Any, reason: str, run: Callable[[Callable[..., Any]], torch.Tensor]) -> torch.Tensor:
         self._verified[key] = False
         self.reason = reason
         _LOG.info("Ensemble: members run one by one: %s", reason)
@@ -217,7 +213,5 @@ def _agree(out: torch.Tensor, expected: torch.Tensor) -> bool:
     if out.shape != expected.shape or out.dtype != expected.dtype:
         return False
     tolerance = {torch.float64: 1e-9, torch.float32: 1e-4}.get(out.dtype, 5e-2)
-    scale = (
-        expected.detach().abs().nan_to_num(0.0, 0.0, 0.0).max().clamp(min=1e-30) if expected.numel() else 1.0
-    )
+    scale = expected.detach().abs().nan_to_num(0.0, 0.0, 0.0).max().clamp(min=1e-30) if expected.numel() else 1.0
     return torch.allclose(out / scale, expected / scale, rtol=0.0, atol=tolerance, equal_nan=True)

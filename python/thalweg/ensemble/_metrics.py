@@ -125,9 +125,7 @@ class DiversitySums:
 
     def add(self, p: torch.Tensor) -> None:
         """Add samples, [m, n, classes] in float64."""
-        flat = (
-            p.flatten(1) - 1.0 / p.shape[2]
-        )  # every row of classes sums to 1, so this is near the mean already
+        flat = p.flatten(1) - 1.0 / p.shape[2]  # every row of classes sums to 1, so this is near the mean already
         self._gram += flat @ flat.T
         self._sum += flat.sum(1)
         best = p.argmax(2)
@@ -211,11 +209,7 @@ def _checked(who: str, probabilities: Any, targets: Any) -> tuple[torch.Tensor, 
     loose = 1e-2 if p.dtype in (torch.float16, torch.bfloat16) else 1e-4
     p = p.to(torch.float64)
     if p.ndim != 2 or not p.numel():
-        raise ValueError(
-            f"{who}: probabilities must have shape [n, classes] with n >= 1, got {list(p.shape)}"
-        )
+        raise ValueError(f"{who}: probabilities must have shape [n, classes] with n >= 1, got {list(p.shape)}")
     if bool((p < 0).any()) or not bool(((p.sum(1) - 1).abs() <= loose).all()):
-        raise ValueError(
-            f"{who}: rows of probabilities must be >= 0 and sum to 1; apply softmax to logits first"
-        )
+        raise ValueError(f"{who}: rows of probabilities must be >= 0 and sum to 1; apply softmax to logits first")
     return p, check_targets(who, torch.as_tensor(targets), len(p), p.shape[1])

@@ -215,12 +215,7 @@ class Ensemble(nn.Module):
         outputs = self.member_outputs(*args, **kwargs)
         if self.combine == "mean":
             return self.mean(outputs)
-        if (
-            self.combine == "logit"
-            or self._temperature != 1.0
-            or self.outputs != "logits"
-            or 0.0 in self._weights
-        ):
+        if self.combine == "logit" or self._temperature != 1.0 or self.outputs != "logits" or 0.0 in self._weights:
             return self.combined(self.log_probabilities(outputs)).exp()
         wide = self._checked_logits(outputs)
         return (wide.softmax(2) * self._weight_tensor(wide)).sum(0)
@@ -255,9 +250,7 @@ def _normalised(who: str, weights: Sequence[float] | torch.Tensor | None, m: int
         return (1.0 / m,) * m
     values = [float(w) for w in (weights.tolist() if isinstance(weights, torch.Tensor) else weights)]
     if len(values) != m or not all(math.isfinite(w) and w >= 0 for w in values) or sum(values) <= 0:
-        raise ValueError(
-            f"{who}: weights must be {m} finite numbers >= 0, not all 0, got {_check.describe(values)}"
-        )
+        raise ValueError(f"{who}: weights must be {m} finite numbers >= 0, not all 0, got {_check.describe(values)}")
     total = math.fsum(values)
     return tuple(w / total for w in values)
 

@@ -95,9 +95,7 @@ class EnsembleReport:
             (f"step {step}, weight {weight:.3f}", member)
             for step, weight, member in zip(self.steps, self.weights, self.members, strict=True)
         ]
-        lines = [
-            f"{label:>24}" + "".join(f"{getattr(row, name):>10.4f}" for name in names) for label, row in rows
-        ]
+        lines = [f"{label:>24}" + "".join(f"{getattr(row, name):>10.4f}" for name in names) for label, row in rows]
         return "\n".join([head, *lines])
 
     def plot(self, figure: Figure | None = None) -> list[Axes]:

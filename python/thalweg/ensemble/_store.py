@@ -67,9 +67,7 @@ class Memory:
 
     def put(self, snapshot: Snapshot, state: State) -> Snapshot:
         """Keep `state`, which the caller must not write to afterwards."""
-        kept = Snapshot(
-            snapshot.step, snapshot.cycle, snapshot.lr, snapshot.healthy, load=lambda: dict(state)
-        )
+        kept = Snapshot(snapshot.step, snapshot.cycle, snapshot.lr, snapshot.healthy, load=lambda: dict(state))
         self._members[kept.step] = (kept, state)
         for step in sorted(self._members)[: -self.keep_last] if self.keep_last else ():
             del self._members[step]
@@ -278,9 +276,7 @@ class Disk:
             )
         if len(found) < len(listed):
             gone = sorted({place["step"] for place in listed} - {place["step"] for place in found})
-            warnings.warn(
-                f"Disk: {self.path} no longer holds the snapshots of steps {gone}; left out", stacklevel=3
-            )
+            warnings.warn(f"Disk: {self.path} no longer holds the snapshots of steps {gone}; left out", stacklevel=3)
         for place in found:
             _file.read(self.file_of(place["step"]))
         self._members = {place["step"]: self._at(self.file_of(place["step"]), place) for place in found}

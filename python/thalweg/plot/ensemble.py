@@ -96,9 +96,7 @@ def _matrix(report: EnsembleReport, values: Any, ax: Axes | None, title: str, fo
     with style():
         ax = axes_or_new(ax, 5.2, 4.4)
         m = len(values)
-        shown = (
-            np.where(np.eye(m, dtype=bool), np.nan, values) if m > 1 else values
-        )  # the diagonal says nothing
+        shown = np.where(np.eye(m, dtype=bool), np.nan, values) if m > 1 else values  # the diagonal says nothing
         image = ax.imshow(shown, cmap=SURFACE_MAP)
         ax.figure.colorbar(image, ax=ax, shrink=0.85)
         middle = (np.nanmin(shown) + np.nanmax(shown)) / 2 if np.isfinite(shown).any() else 0.0

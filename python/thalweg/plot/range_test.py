@@ -33,22 +33,16 @@ def range_test(result: RangeTestResult, ax: Axes | None = None) -> Axes:
             where = {"ha": "center", "va": "top", "transform": ax.get_xaxis_transform()}
             ax.text(place, 0.97, name, color=_PHASES[name], bbox=box, zorder=4, **where)
         if result.suggestion is not None:
-            ax.axvline(
-                result.suggestion, color=ORANGE, linewidth=2, label=f"suggestion {result.suggestion:.2g}"
-            )
+            ax.axvline(result.suggestion, color=ORANGE, linewidth=2, label=f"suggestion {result.suggestion:.2g}")
             if result.interval is not None:
                 ax.axvspan(*result.interval, color=ORANGE, alpha=0.25, linewidth=0)
         if result.bounds is not None:
             label = f"cyclical bounds {result.bounds[0]:.2g} to {result.bounds[1]:.2g}"
             for index, bound in enumerate(result.bounds):
-                ax.axvline(
-                    bound, color=GREY, linestyle="--", linewidth=1.2, label=label if index == 0 else None
-                )
+                ax.axvline(bound, color=GREY, linestyle="--", linewidth=1.2, label=label if index == 0 else None)
         ax.set_xlabel("learning rate")
         ax.set_ylabel("training loss")
-        ax.set_title(
-            "Learning-rate range test" if result.suggestion is not None else "Range test: no suggestion"
-        )
+        ax.set_title("Learning-rate range test" if result.suggestion is not None else "Range test: no suggestion")
         ax.legend(loc="best")
     return ax
 

@@ -1,0 +1,71 @@
+"""`thalweg landscape`: pictures and facts of saved landscapes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ..landscape import Line, Surface, load
+
+_KINDS = ("contour", "surface", "heatmap", "line")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `landscape plot` and `landscape info`."""
+    parser = subparsers.add_parser("landscape", help="draw or describe a saved landscape")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    plot = actions.add_parser("plot", help="draw an .npz file")
+    plot.add_argument("file", type=Path, help=".npz of Surface.save or Line.save")
+    plot.add_argument("--out", type=Path, required=True, help=".png, .svg, .pdf, or .html for an interactive page")
+    plot.add_argument("--kind", choices=_KINDS, help="default: contour for a surface, line for a line")
+    plot.add_argument("--metric", default="loss", help="which metric (default: loss)")
+    info = actions.add_parser("info", help="say what an .npz file holds")
+    info.add_argument("file", type=Path, help=".npz of Surface.save or Line.save")
+    info.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw or describe."""
+    result = load(args.file)
+    if args.action == "info":
+        return _info(result, args.json)
+    if args.metric not in result.values:
+        raise ValueError(f"landscape plot: metric must be one of {', '.join(result.values)}, got {args.metric!r}")
+    kind = args.kind or ("line" if isinstance(result, Line) else "contour")
+    if (kind == "line") != isinstance(result, Line):
+        raise ValueError(f"landscape plot: {args.file} holds a {type(result).__name__.lower()}, not a {kind}")
+    if args.out.suffix == ".html":
+        if isinstance(result, Line):
+            raise ValueError("landscape plot: an .html page needs a surface; use .png for a line")
+        result.to_html(args.out, args.metric)
+    else:
+        ax = (
+            result.plot(metric=args.metric)
+            if isinstance(result, Line)
+            else getattr(result.plot, kind)(metric=args.metric)
+        )
+        ax.figure.savefig(args.out)
+    print(f"wrote {args.out}")
+    return 0
+
+
+def _info(result: Line | Surface, as_json: bool) -> int:
+    shape = [len(result.alphas)] if isinstance(result, Line) else [len(result.y), len(result.x)]
+    ranges = {
+        name: [float(np.nanmin(v)), float(np.nanmax(v))] if np.isfinite(v).any() else None
+        for name, v in result.values.items()
+    }
+    facts = {"kind": type(result).__name__.lower(), "shape": shape, "ranges": ranges, "metadata": result.metadata}
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    print(f"{facts['kind']} of shape {' x '.join(map(str, shape))}")
+    for name, span in ranges.items():
+        print(f"  {name}: {'no finite value' if span is None else f'{span[0]:.6g} … {span[1]:.6g}'}")
+    for key, value in result.metadata.items():
+        print(f"  {key}: {value}")
+    return 0

@@ -1,0 +1,20 @@
+"""Loss landscapes: exact values at many points of weight space, directions, barriers, pictures."""
+
+from __future__ import annotations
+
+from .barriers import Barriers as Barriers
+from .barriers import Sharpness as Sharpness
+from .barriers import barriers as barriers
+from .barriers import sharpness as sharpness
+from .directions import Directions as Directions
+from .directions import from_tensors as from_tensors
+from .directions import pca_directions as pca_directions
+from .directions import plane as plane
+from .directions import project as project
+from .directions import random_directions as random_directions
+from .evaluator import Evaluator as Evaluator
+from .result import Line as Line
+from .result import Points as Points
+from .result import Surface as Surface
+from .result import load as load
+from .trajectory import Trajectory as Trajectory
