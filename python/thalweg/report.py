@@ -20,6 +20,7 @@ from ._extras import require
 
 VERDICTS = {
     "helped": "helped",
+    "mixed": "mixed",
     "none": "no clear difference",
     "hurt": "hurt",
     "note": "note",
@@ -141,7 +142,7 @@ class Section:
         return self
 
     def conclusion(self, text: str, verdict: str = "note") -> Section:
-        """Add what the figure above shows; `verdict` is "helped", "none", "hurt" or "note" and sets the colour."""
+        """Add what the figure above shows; `verdict` is "helped", "mixed", "none", "hurt" or "note" and sets the colour."""
         _check.choice("Section.conclusion", "verdict", verdict, tuple(VERDICTS))
         self._blocks.append(f'<p class="conclusion {verdict}">{_inline(text)}</p>')
         return self
@@ -217,7 +218,7 @@ class Report:
         return self
 
     def summary(self, items: Iterable[tuple[str, str]]) -> Report:
-        """Add lines (verdict, text) to the list at the top; a verdict is "helped", "none", "hurt" or "note"."""
+        """Add lines (verdict, text) to the list at the top; a verdict is "helped", "mixed", "none", "hurt" or "note"."""
         for verdict, text in items:
             _check.choice("Report.summary", "verdict", verdict, tuple(VERDICTS))
             self._summary.append((verdict, text))

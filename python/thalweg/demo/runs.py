@@ -28,6 +28,7 @@ TITLES = {
     "triangular": "triangular cycles",
     "sgdr": "SGDR, last snapshot",
     "best_snapshot": "SGDR, best snapshot on validation",
+    "average": "averaged weights of the snapshots",
     "nocycle": "NoCycle ensemble",
     "snapshot": "snapshot ensemble",
     "fitted": "snapshot ensemble, fitted on validation",
@@ -80,7 +81,8 @@ def run_method(
 
     Returns:
         "metrics" of the final model; for "step" and "sgdr" also "report" of the ensemble of its snapshots (all weights
-        equal), for "sgdr" also "fitted" and "best_snapshot" (metrics), chosen on validation images only.
+        equal), for "sgdr" also "fitted" and "best_snapshot" (metrics), chosen on validation images only, and "average"
+        (metrics of the model whose weights are the mean of the snapshots', BatchNorm statistics taken anew).
     """
     model = build(seed)
     optimizer = sgd(model, schedule_of(method, rates, config), config)
@@ -123,6 +125,7 @@ def _ensembles(collector: SnapshotCollector, split: Split, fitted: bool) -> dict
         "temperature": tuned_report.temperature,
         "best_snapshot": report.members[best],
         "best_index": best,
+        "average": measure(collector.average("swa", data=split.x_train), split),
     }
 
 
