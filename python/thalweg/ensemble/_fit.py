@@ -56,16 +56,21 @@ class Request:
             raise ValueError(f"{_WHO}: combine='mean' has no temperature, got {self.temperature!r}")
 
 
+def _asked_for(snapshots: Sequence[Snapshot], m: int | None) -> list[Snapshot]:
+    """Return the healthy members, the last `m` of them if given."""
+    members = [s for s in snapshots if s.healthy]
+    if not members:
+        raise ValueError(f"{_WHO}: no healthy snapshot yet; train over a cycle end, or call take() or finish()")
+    if m is not None and m > len(members):
+        raise ValueError(f"{_WHO}: m must be at most the number of healthy members ({len(members)}), got {m}")
+    return members[-m:] if m else members
+
+
 def make_ensemble(model: nn.Module, snapshots: Sequence[Snapshot], val_data: Any, request: Request) -> Ensemble:
     """Make the ensemble that `request` asks for; see `SnapshotCollector.ensemble`."""
     request.check(val_data is not None)
     dropped = {s.step: "its weights are not finite" for s in snapshots if not s.healthy}
-    members = [s for s in snapshots if s.healthy]
-    if not members:
-        raise ValueError(f"{_WHO}: no healthy snapshot yet; train over a cycle end, or call take() or finish()")
-    if request.m is not None and request.m > len(members):
-        raise ValueError(f"{_WHO}: m must be at most the number of healthy members ({len(members)}), got {request.m}")
-    members = members[-request.m :] if request.m else members
+    members = _asked_for(snapshots, request.m)
     states = [s.state for s in members]
 
     def build(indices: Sequence[int], weights: Sequence[float] | None, temperature: float) -> Ensemble:
