@@ -34,9 +34,11 @@ from thalweg import _core  # noqa: E402
 def pytest_report_header() -> list[str]:
     cuda = _core.cuda_info()
     return [
-        f"thalweg {_core.__version__}: {_core.isa_active()} of {', '.join(_core.isa_supported())}; "
-        f"OpenMP {_core.openmp_compiled()}, {torch.get_num_threads()} threads; "
-        f"CUDA built {cuda['compiled']}, {cuda['device_count']} devices",
+        (
+            f"thalweg {_core.__version__}: {_core.isa_active()} of {', '.join(_core.isa_supported())}; "
+            f"OpenMP {_core.openmp_compiled()}, {torch.get_num_threads()} threads; "
+            f"CUDA built {cuda['compiled']}, {cuda['device_count']} devices"
+        ),
         f"torch {torch.__version__}, numpy {np.__version__}",
     ]
 

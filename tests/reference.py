@@ -50,7 +50,13 @@ class AdamReference(Reference):
     decoupled = False
 
     def update(self, p: Array, g: Array, lr: float) -> Array:
-        o = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01 if self.decoupled else 0.0, "amsgrad": False, **self.o}
+        o = {
+            "betas": (0.9, 0.999),
+            "eps": 1e-8,
+            "weight_decay": 0.01 if self.decoupled else 0.0,
+            "amsgrad": False,
+            **self.o,
+        }
         b1, b2 = o["betas"]
         if self.decoupled:
             p = p * (1 - lr * o["weight_decay"])

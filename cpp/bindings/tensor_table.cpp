@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "plan.hpp"
+#include "python_access.hpp"
 #include "thalweg/error.hpp"
 
 namespace py = pybind11;
@@ -15,56 +16,6 @@ namespace {
 std::pair<std::string, int> key_of(const std::string& hyper) {
   if (hyper.rfind("beta", 0) == 0 && hyper.size() == 5) return {"betas", hyper[4] - '1'};
   return {hyper, -1};
-}
-
-py::str intern(const char* text) { return py::reinterpret_steal<py::str>(PyUnicode_InternFromString(text)); }
-
-double as_double(PyObject* value) {
-  if (PyFloat_CheckExact(value)) return PyFloat_AS_DOUBLE(value);
-  if (value == Py_None || value == Py_False) return 0.0;
-  if (value == Py_True) return 1.0;
-  const py::object number = py::reinterpret_steal<py::object>(PyNumber_Float(value));
-  if (!number) throw py::error_already_set();
-  return PyFloat_AS_DOUBLE(number.ptr());
-}
-
-PyObject* item_of(PyObject* dict, const py::str& key) {  // borrowed; throws KeyError
-  PyObject* value = PyDict_GetItemWithError(dict, key.ptr());
-  if (value == nullptr) {
-    if (!PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, key.ptr());
-    throw py::error_already_set();
-  }
-  return value;
-}
-
-// Interned names and torch's functions, looked up once and kept for the life of the process.
-struct Names {
-  py::str grad = intern("grad");
-  py::str lr = intern("lr");
-  py::str params = intern("params");
-  py::str step = intern("step");
-  py::module_ torch = py::module_::import("torch");
-  py::object increment_version = torch.attr("_C").attr("_increment_version");
-  py::object tensor = torch.attr("Tensor");
-  py::object parameter = torch.attr("nn").attr("Parameter");
-  py::object grad_descriptor = torch.attr("Tensor").attr("grad");
-};
-const Names& names() {
-  static const Names* const kNames = new Names();  // never destroyed: Python may be gone at exit
-  return *kNames;
-}
-
-// param.grad; plain tensors and Parameters skip the search through their classes.
-py::object grad_of(PyObject* param) {
-  const Names& known = names();
-  PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(param));
-  const bool plain = type == known.parameter.ptr() || type == known.tensor.ptr();
-  PyObject* descriptor = known.grad_descriptor.ptr();
-  const descrgetfunc get = Py_TYPE(descriptor)->tp_descr_get;
-  py::object grad = py::reinterpret_steal<py::object>(
-      plain && get != nullptr ? get(descriptor, param, type) : PyObject_GetAttr(param, known.grad.ptr()));
-  if (!grad) throw py::error_already_set();
-  return grad;
 }
 
 bool is_computed(DType dtype) { return dtype == DType::kFloat32 || dtype == DType::kFloat64; }

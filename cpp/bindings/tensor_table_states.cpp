@@ -1,20 +1,13 @@
 // TensorTable's slow path: finds, creates or mends optimizer.state when something in it changed, and keeps addresses.
 #include <algorithm>
 
+#include "python_access.hpp"
 #include "tensor_table.hpp"
 #include "thalweg/error.hpp"
 
 namespace py = pybind11;
 
 namespace thalweg::bindings {
-namespace {
-
-bool is_tensor(PyObject* value) {
-  return PyObject_IsInstance(value, py::module_::import("torch").attr("Tensor").ptr()) == 1;
-}
-
-}  // namespace
-
 void TensorTable::look_up_states(const py::dict& state) {
   std::vector<std::size_t> stateful;
   py::list missing, counts;

@@ -29,7 +29,7 @@ def integer(who: str, name: str, value: Any, minimum: int | None = None, maximum
         raise TypeError(wanted)
     if not isinstance(value, numbers.Integral) and not float(value).is_integer():
         raise ValueError(wanted)
-    number = int(value)
+    number = int(float(value)) if not isinstance(value, numbers.Integral) else int(value)
     if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
         raise ValueError(wanted)
     return number

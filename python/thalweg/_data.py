@@ -14,8 +14,8 @@ BATCH = 256  # samples, where the data bring no batches of their own
 
 
 def is_pair(data: Any) -> bool:
-    """Tell whether `data` is one pair of tensors, inputs and targets, rather than a sequence of batches."""
-    return isinstance(data, (tuple, list)) and len(data) == 2 and all(isinstance(d, torch.Tensor) for d in data)
+    """Tell whether `data` is a tuple of two tensors, inputs and targets; a list of two tensors is two batches."""
+    return isinstance(data, tuple) and len(data) == 2 and all(isinstance(d, torch.Tensor) for d in data)
 
 
 def labelled(who: str, data: Any) -> Iterator[tuple[Any, torch.Tensor]]:

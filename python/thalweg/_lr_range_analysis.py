@@ -1,4 +1,4 @@
-"""Loss against learning rate -> three phases and a suggestion. Pure NumPy on x = ln lr; knows no model and no optimizer."""
+"""Loss against learning rate -> three phases and a suggestion. NumPy on x = ln lr; knows no model, no optimizer."""
 
 from __future__ import annotations
 
@@ -61,10 +61,14 @@ class Reading:
         self.suggestion = self.minimum if self.flat_end is None else (self.flat_end + self.minimum) / 2
 
 
+def _head(n: int) -> int:
+    """Return how many points at the start make the reference level."""
+    return max(5, math.ceil(_REFERENCE * n))
+
+
 def level_and_noise(losses: Array) -> tuple[float, float]:
     """Return the reference level (median of the first tenth) and the sd of a point (from first differences, robust)."""
-    head = max(5, math.ceil(_REFERENCE * len(losses)))
-    level = float(np.median(losses[:head]))
+    level = float(np.median(losses[: _head(len(losses))]))
     differences = np.diff(losses)
     deviation = float(np.median(np.abs(differences - np.median(differences)))) if len(differences) else 0.0
     return level, deviation / (_MAD * math.sqrt(2))
@@ -85,10 +89,13 @@ def smoothing(values: Array, width: float) -> Array:
     return np.asarray(windows @ kernel)
 
 
-def prepare(lrs: Array, losses: Array) -> Curve:
-    """Cap and smooth a finite curve."""
+def prepare(lrs: Array, losses: Array, drop: float = math.inf) -> Curve:
+    """Cap and smooth a finite curve; where the drop is known, one drop above the level is high enough for a cap.
+
+    What lies above says only that the run diverged; smoothing must not smear its height into the valley.
+    """
     level, noise = level_and_noise(losses)
-    capped = np.minimum(losses, cap_of(level, noise))
+    capped = np.minimum(losses, min(cap_of(level, noise), level + max(drop, 5 * noise)))
     width = max(1.0, len(losses) * _WIDTH)
     return Curve(np.log(lrs), capped, smoothing(capped, width), level, noise, width)
 
@@ -173,15 +180,13 @@ def analyse_curve(lrs: Array, losses: Array, blew_up: bool) -> Analysis:
     """
     curve = prepare(lrs, losses)
     found = read(curve)
-    needed = _EVIDENCE * curve.error(found.index_minimum + 1)
-    if not found.drop > needed:
-        fall = f"falls by {found.drop:.2g} at most" if found.drop > 0 else "never falls"
-        reason = (
-            f"the loss starts at {curve.level:.3g} and {fall}, where noise alone explains {needed:.2g}; the model may be "
-            "trained already, or the learning rates too small"
-        )
-        advice = () if found.divergence is not None or blew_up else (_end_higher(lrs),)
-        return Analysis(curve.smooth, None, reason, None, {}, {}, None, 0.0, advice)
+    if reason := _no_descent(curve, found):
+        advice = [] if found.divergence is not None or blew_up else [_end_higher(lrs)]
+        if "only rises" in reason:
+            advice.append(_start_lower(lrs))
+        return Analysis(curve.smooth, None, reason, None, {}, {}, None, 0.0, tuple(advice))
+    curve = prepare(lrs, losses, found.drop)
+    found = read(curve)
     if found.divergence is None and blew_up:
         found.divergence = float(curve.x[-1])
     phases = _phases(curve, found)
@@ -204,6 +209,20 @@ def analyse_curve(lrs: Array, losses: Array, blew_up: bool) -> Analysis:
     )
 
 
+def _no_descent(curve: Curve, found: Reading) -> str:
+    """Return why the curve shows no descent; empty if it does."""
+    needed = _EVIDENCE * curve.error(found.index_minimum + 1)
+    if found.drop > needed:
+        least = curve.level - found.drop
+        early = found.index_minimum < _head(len(curve.x))
+        return f"the loss is least ({least:.3g}) at the start and only rises from there" if early else ""
+    fall = f"falls by {found.drop:.2g} at most" if found.drop > 0 else "never falls"
+    return (
+        f"the loss starts at {curve.level:.3g} and {fall}, where noise alone explains {needed:.2g}; the model may be "
+        "trained already, or the learning rates too small"
+    )
+
+
 def _as_lr(x: float) -> float:
     return math.exp(x)
 
@@ -220,8 +239,7 @@ def _candidates(found: Reading) -> dict[str, float]:
 
 def _phases(curve: Curve, found: Reading) -> dict[str, tuple[float, float]]:
     first, last = float(curve.x[0]), float(curve.x[-1])
-    head = max(5, math.ceil(_REFERENCE * len(curve.x)))
-    decline = float(curve.smooth[0] - curve.smooth[min(head, len(curve.x) - 1)])
+    decline = float(curve.smooth[0] - curve.smooth[min(_head(len(curve.x)), len(curve.x) - 1)])
     flat = found.flat_end is not None and decline <= _FLAT_DROP * found.drop + 2 * curve.error(found.index_minimum + 1)
     begin = first if found.flat_end is None else found.flat_end
     phases = {"flat": (_as_lr(first), _as_lr(begin))} if flat else {}
@@ -253,13 +271,17 @@ def _end_higher(lrs: Array) -> str:
     return f"end higher: no divergence up to {lrs[-1]:.2g}; try max_lr={lrs[-1] * 10:.2g}"
 
 
+def _start_lower(lrs: Array) -> str:
+    return f"start lower: no flat phase at {lrs[0]:.2g}; try min_lr={lrs[0] / 100:.2g}"
+
+
 def _advice(
     curve: Curve, found: Reading, phases: dict[str, tuple[float, float]], interval: tuple[float, float]
 ) -> tuple[str, ...]:
     lrs = np.exp(curve.x)
     advice = []
     if "flat" not in phases:
-        advice.append(f"start lower: the loss falls from the first step on; try min_lr={lrs[0] / 100:.2g}")
+        advice.append(_start_lower(lrs))
     if "divergence" not in phases:
         advice.append(_end_higher(lrs))
     low, high = phases["descent"]

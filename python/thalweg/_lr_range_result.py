@@ -139,7 +139,7 @@ class RangeTestResult:
         _check.instance(
             "RangeTestResult.apply", "optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer"
         )
-        suggestion = self._needed("apply", self.suggestion)
+        suggestion: float = self._needed("apply", self.suggestion)
         write_lr(optimizer, [suggestion * ratio for ratio in lr_ratios(optimizer)])
         return suggestion
 
@@ -163,7 +163,8 @@ class RangeTestResult:
         """
         from .schedules import one_cycle
 
-        return one_cycle(self._needed("one_cycle", self.bounds)[1], total_steps=total_steps).lr
+        schedule: Schedule = one_cycle(self._needed("one_cycle", self.bounds)[1], total_steps=total_steps).lr
+        return schedule
 
     def _needed(self, method: str, value: Any) -> Any:
         if value is None:

@@ -1,4 +1,4 @@
-"""Put a model, an optimizer and the random generators back, bit for bit, after a trial run. Knows torch's optimizers."""
+"""Put a model, an optimizer and the random generators back, bit for bit, after a trial. Knows torch's optimizers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Put back what evaluation must not change: random generators, train/eval modes. Knows torch, no core, no thalweg type."""
+"""Put back what evaluation must not change: random generators, train/eval modes. Knows torch, not the core."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def random_state(sources: Iterable[Any] = ()) -> Iterator[None]:
     ]
     own = [generator.get_state() for generator in generators]
     cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
+    in_use = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.get_rng_state_all() if in_use else None
     legacy = np.random.get_state()  # noqa: NPY002 - the state that users' code may draw from
     python = random.getstate()
     try:

@@ -1,10 +1,9 @@
-"""Learning-rate range test: one short run with a rising learning rate, read by phases. Leaves no trace in what it used."""
+"""Learning-rate range test: one short run with a rising learning rate, read by phases. Leaves no trace."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -12,14 +11,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from . import _check, _data
-from ._lr_range_analysis import MIN_POINTS, Array, analyse_curve, cap_of, level_and_noise
+from . import _check
+from ._lr_range_analysis import MIN_POINTS, Array, analyse_curve
 from ._lr_range_result import RangeTestResult
+from ._lr_range_run import WHO as _WHO
+from ._lr_range_run import model_step, objective_of, run_ramp
 from ._lr_range_state import lr_writer, preserved
-from ._preserve import unwrap
-
-_WHO = "range_test"
-_IN_A_ROW = 3  # losses above the cap that end the test
 
 __all__ = ["RangeTestResult", "analyse", "range_test"]
 
@@ -98,10 +95,10 @@ def range_test(
     little with `num_steps`.
 
     Args:
-        args: `model, loss_fn, batches, optimizer` or `step_closure, optimizer`. `loss_fn(model, batch)`
-            returns the loss; a criterion module, a function of torch.nn.functional or its name means
-            criterion(model(inputs), targets). `batches` is an iterable of batches, started again (with a
-            warning) when it ends, or `(inputs, targets)` tensors.
+        args: `model, loss_fn, batches, optimizer` or `step_closure, optimizer`. `loss_fn(model, batch)` returns the
+            loss; a criterion module, a function of torch.nn.functional or a name ("cross_entropy", "mse", "l1",
+            "nll", "bce_with_logits") means criterion(model(inputs), targets). `batches` is an iterable of batches,
+            started again (with a warning) when it ends, or `(inputs, targets)` tensors, taken 256 samples at a time.
         model: In the second form, the model behind the closure.
         min_lr: First learning rate, > 0.
         max_lr: Last learning rate.
@@ -127,7 +124,7 @@ def range_test(
         >>> y = x @ torch.randn(8, 1)
         >>> model = torch.nn.Linear(8, 1)
         >>> opt = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> r = tw.range_test(model, "mse_loss", (x, y), opt, min_lr=1e-5, num_steps=100)
+        >>> r = tw.range_test(model, "mse", (x, y), opt, min_lr=1e-5, num_steps=100)
         >>> r.observed
         ('flat', 'descent', 'divergence')
         >>> r.bounds[0] < r.suggestion < r.bounds[1]
@@ -153,7 +150,7 @@ def range_test(
             for run in range(repeats):
                 if run:
                     start_again()
-                runs.append(_run(step_of(), set_lr, lrs, stop_early, bar))
+                runs.append(run_ramp(step_of(), set_lr, lrs, stop_early, bar))
     return _read(lrs, [losses for losses, _ in runs], [stop for _, stop in runs])
 
 
@@ -195,10 +192,10 @@ def _forms(
     if len(args) == 4 and isinstance(args[0], nn.Module):
         model, loss_fn, batches, optimizer = args
         _check_optimizer(optimizer)
-        loss_of = _objective(loss_fn)
+        loss_of = objective_of(loss_fn)
         if isinstance(batches, (str, bytes)) or not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
             raise TypeError(f"{_WHO}: batches must be an iterable of batches, got {_check.describe(batches)}")
-        return lambda: _model_step(args[0], loss_of, batches, optimizer), model, optimizer, [batches]
+        return lambda: model_step(args[0], loss_of, batches, optimizer), model, optimizer, [batches]
     if len(args) == 2 and callable(args[0]) and not isinstance(args[0], nn.Module):
         _check_optimizer(args[1])
         if model is not None:
@@ -223,113 +220,6 @@ def _ramp(min_lr: Any, max_lr: Any, num_steps: Any, mode: Any) -> Array:
     lrs = np.exp(np.linspace(math.log(low), math.log(high), n))
     lrs[0], lrs[-1] = low, high
     return lrs
-
-
-def _objective(loss_fn: Any) -> Callable[[nn.Module, Any], Any]:
-    """Return loss_fn as a function of (model, batch)."""
-    criterion = getattr(nn.functional, loss_fn, None) if isinstance(loss_fn, str) else loss_fn
-    if not callable(criterion):
-        raise TypeError(
-            f"{_WHO}: loss_fn must be loss_fn(model, batch), a criterion module or a name in torch.nn.functional, got "
-            f"{_check.describe(loss_fn)}"
-        )
-    name = getattr(criterion, "__name__", "")
-    if not isinstance(criterion, nn.Module) and getattr(nn.functional, name, None) is not criterion:
-        return criterion  # type: ignore[no-any-return]
-
-    def objective(model: nn.Module, batch: Any) -> Any:
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise TypeError(
-                f"{_WHO}: with a criterion each batch must be a pair (inputs, targets), got {type(batch).__name__}; give "
-                "loss_fn(model, batch) instead"
-            )
-        return criterion(_data.call(model, batch[0]), batch[1])
-
-    return objective
-
-
-def _model_step(
-    model: nn.Module, loss_of: Callable[[nn.Module, Any], Any], batches: Any, optimizer: torch.optim.Optimizer
-) -> Callable[[], Any]:
-    stream = _endless(batches)
-    device = next((p.device for p in unwrap(model).parameters()), torch.device("cpu"))
-
-    def step() -> Any:
-        batch = _data.to_device(next(stream), device)
-        optimizer.zero_grad(set_to_none=True)
-        with torch.enable_grad():
-            loss = loss_of(model, batch)
-            _check.instance(_WHO, "the loss", loss, torch.Tensor, "a tensor that backward() works on")
-            value = _number(loss)
-            if math.isfinite(value):
-                loss.backward()
-                optimizer.step()
-        return value
-
-    return step
-
-
-def _endless(batches: Any) -> Iterator[Any]:
-    """Yield batches, from the start again after the last; end only where there is no start."""
-    source = _data.as_batches(_WHO, batches)
-    rounds = 0
-    while True:
-        count = 0
-        for batch in source():
-            count += 1
-            yield batch
-        if not count and not rounds:
-            raise ValueError(f"{_WHO}: batches is empty")
-        if not count:
-            return
-        if not rounds:
-            warnings.warn(f"{_WHO}: batches ended after {count}; started again from the first", stacklevel=2)
-        rounds += 1
-
-
-def _number(loss: Any) -> float:
-    if isinstance(loss, torch.Tensor):
-        if loss.numel() != 1:
-            raise ValueError(f"{_WHO}: the loss must be a scalar, got shape {list(loss.shape)}; take its mean")
-        return float(loss.detach())
-    if isinstance(loss, bool) or not isinstance(loss, (int, float, np.floating, np.integer)):
-        raise TypeError(
-            f"{_WHO}: the step must return the loss, a number or a scalar tensor, got {_check.describe(loss)}"
-        )
-    return float(loss)
-
-
-def _run(
-    step: Callable[[], Any], set_lr: Callable[[float], None], lrs: Array, stop_early: bool, bar: Any
-) -> tuple[Array, str]:
-    """Train along `lrs`; return the losses, up to and with the first that is not finite, and why they end early."""
-    losses: list[float] = []
-    for lr in lrs:
-        set_lr(float(lr))
-        try:
-            loss = _number(step())
-        except StopIteration:
-            return np.asarray(losses), f"the batches ended before lr {lr:.3g}"
-        losses.append(loss)
-        bar.update()
-        if not math.isfinite(loss):
-            if len(losses) <= MIN_POINTS:
-                raise ValueError(
-                    f"{_WHO}: the loss is {loss} at step {len(losses)}, lr {lr:.3g}; it must be finite at the start: "
-                    "check model and data, or lower min_lr"
-                )
-            return np.asarray(losses), f"the loss is {loss} at lr {lr:.3g}"
-        if stop_early and _diverged(losses, len(lrs)):
-            return np.asarray(losses), f"the loss has diverged at lr {lr:.3g}"
-    return np.asarray(losses), ""
-
-
-def _diverged(losses: list[float], total: int) -> bool:
-    head = max(MIN_POINTS, total // 10)
-    if len(losses) < head + _IN_A_ROW:
-        return False
-    level, noise = level_and_noise(np.asarray(losses[:head]))
-    return min(losses[-_IN_A_ROW:]) > cap_of(level, noise)
 
 
 def _read(lrs: Array, curves: list[Array], stops: list[str], who: str = _WHO) -> RangeTestResult:

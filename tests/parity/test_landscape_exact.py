@@ -109,7 +109,9 @@ def test_relu_rescaling_changes_nothing_under_filter_normalisation() -> None:
     grids = {}
     for norm in ("filter", "none"):
         grids[norm] = [
-            Evaluator(m, "cross_entropy", data).grid(random_directions(m, norm=norm, seed=3), (-1, 1, 5), (-1, 1, 3)).values["loss"]
+            Evaluator(m, "cross_entropy", data)
+            .grid(random_directions(m, norm=norm, seed=3), (-1, 1, 5), (-1, 1, 3))
+            .values["loss"]
             for m in (model, scaled)
         ]
     np.testing.assert_allclose(*grids["filter"], rtol=1e-9)

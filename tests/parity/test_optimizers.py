@@ -13,7 +13,7 @@ import torch
 import thalweg as tw
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from reference import REFERENCES  # noqa: E402
+from reference import REFERENCES
 
 SIZES = (0, 1, 3, 17, 1023, 4097)
 CLASSES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
@@ -53,7 +53,9 @@ def run(optimizer: torch.optim.Optimizer, params: list[torch.nn.Parameter], step
         optimizer.step()
 
 
-def reference(name: str, options: dict[str, Any], start: list[torch.Tensor], steps: int, seed: int, lr: float) -> list[np.ndarray]:
+def reference(
+    name: str, options: dict[str, Any], start: list[torch.Tensor], steps: int, seed: int, lr: float
+) -> list[np.ndarray]:
     generator = torch.Generator().manual_seed(seed)
     oracles = [REFERENCES[name](**options) for _ in start]
     values = [p.double().numpy() for p in start]
@@ -91,7 +93,9 @@ def test_is_as_close_to_float64_as_torch(isa: str, name: str, options: dict[str,
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_bits_do_not_depend_on_instruction_set_or_threads(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+def test_bits_do_not_depend_on_instruction_set_or_threads(
+    name: str, options: dict[str, Any], dtype: torch.dtype
+) -> None:
     results = []
     before, threads = tw._core.isa_active(), torch.get_num_threads()
     sizes = (1, 7, 70_003)  # above the size from which threads are used

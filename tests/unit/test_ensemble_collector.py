@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler as ls
 
+import thalweg as tw
 from thalweg.ensemble import Memory, SnapshotCollector
 
 State = dict[str, torch.Tensor]
@@ -48,7 +49,7 @@ def run(
 
 
 def troughs(lrs: list[float], finished: bool) -> list[int]:
-    """Steps whose rate is the last of a lowest stretch between peaks at least twice as high, by looking at all of them."""
+    """Steps whose rate is the last of a lowest stretch between peaks at least twice as high, by brute force."""
     found = []
     peak = 0.0
     for k, lr in enumerate(lrs):
@@ -260,6 +261,69 @@ def test_schedule_given_for_a_foreign_optimizer() -> None:
     assert [(s.step, s.cycle) for s in snaps.snapshots] == [(4, 0), (8, 1)]
 
 
+# --- thalweg's own optimizers and schedules
+
+
+@pytest.mark.parametrize("t_mult", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_thalweg_optimizer(t_mult: int, groups: int) -> None:
+    schedule = tw.schedules.sgdr(0.1, t_0=4, t_mult=t_mult)
+    model, _ = setup()
+    params: Any = model.parameters()
+    if groups == 2:
+        params = [{"params": model[0].parameters(), "lr": 0.01}, {"params": model[2].parameters()}]
+    optimizer = tw.optim.SGD(params, lr=schedule, momentum=0.9)
+    snaps = SnapshotCollector(model, optimizer)
+    _, states = run(model, optimizer, None, 13)
+    ends = [k for k in range(13) if schedule.is_cycle_end(k)]
+    assert len(ends) >= 2
+    assert [(s.step, s.cycle) for s in snaps.snapshots] == [(k + 1, schedule.cycle(k)) for k in ends]
+    assert all(same(s.state, states[s.step - 1]) for s in snaps.snapshots)
+    if groups == 1:
+        assert [s.lr for s in snaps.snapshots] == [schedule(k) for k in ends]
+    assert len(snaps.finish()) == len(ends) + (schedule(12) <= 0.05)
+
+
+def test_a_composed_schedule_without_cycles_is_watched() -> None:
+    piece = tw.schedules.cosine(0.1, total_steps=5)
+    schedule = piece >> piece >> piece
+    model, _ = setup()
+    optimizer = tw.optim.SGD(model.parameters(), lr=schedule)
+    with SnapshotCollector(model, optimizer) as snaps:
+        run(model, optimizer, None, 15)
+    assert [s.step for s in snaps.snapshots] == [5, 10, 15]
+
+
+def test_thalweg_schedule_bound_to_a_torch_optimizer() -> None:
+    schedule = tw.schedules.warmup(3, 0.1) >> tw.schedules.sgdr(0.1, t_0=4)
+    model, optimizer = setup()
+    bound = schedule.bind(optimizer)
+    given = SnapshotCollector(model, optimizer, schedule=bound)
+    watched = SnapshotCollector(model, optimizer)
+    run(model, optimizer, bound, 16)
+    assert [s.step for s in given.snapshots] == [7, 11, 15]
+    assert [s.step for s in watched.snapshots] == [7, 11, 15]
+    assert [s.cycle for s in given.snapshots] == [schedule.cycle(s.step - 1) for s in given.snapshots]
+
+
+def test_thalweg_run_resumes() -> None:
+    schedule = tw.schedules.sgdr(0.1, t_0=4)
+    for stop in range(1, 13):
+        model, _ = setup()
+        optimizer = tw.optim.AdamW(model.parameters(), lr=schedule)
+        first = SnapshotCollector(model, optimizer)
+        run(model, optimizer, None, stop)
+        saved = copy.deepcopy((model.state_dict(), optimizer.state_dict(), first.state_dict()))
+        model, _ = setup(seed=1)
+        optimizer = tw.optim.AdamW(model.parameters(), lr=schedule)
+        second = SnapshotCollector(model, optimizer)
+        for part, state in zip((model, optimizer, second), saved, strict=True):
+            part.load_state_dict(state)
+        for k in range(stop, 13):
+            train_step(model, optimizer, k)
+        assert [s.step for s in second.snapshots] == [4, 8, 12]
+
+
 # --- other triggers, life
 
 
@@ -387,7 +451,7 @@ def test_resume_neither_repeats_nor_skips(name: str, stop: int) -> None:
 def test_resume_refuses_what_does_not_fit() -> None:
     model, optimizer = setup()
     snaps = SnapshotCollector(model, optimizer)
-    with pytest.raises(ValueError, match="must come from SnapshotCollector.state_dict"):
+    with pytest.raises(ValueError, match=r"must come from SnapshotCollector\.state_dict"):
         snaps.load_state_dict({})
     with pytest.raises(ValueError, match="construct it the same way"):
         SnapshotCollector(model, optimizer, schedule=Bound(optimizer)).load_state_dict(snaps.state_dict())

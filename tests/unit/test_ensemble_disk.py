@@ -69,7 +69,7 @@ def test_round_trip(tmp_path: Path) -> None:
     snaps.take()
     snaps.close()
     loaded = Disk(tmp_path).load()[0]
-    assert loaded.to_dict() == {**snaps.snapshots[0].to_dict(), "lr": pytest.approx(float("nan"), nan_ok=True)}
+    assert loaded.to_dict() == snaps.snapshots[0].to_dict() == {"step": 0, "cycle": 0, "lr": 0.1, "healthy": True}
     state = loaded.state
     assert list(state) == list(model.state_dict())
     for name, value in model.state_dict().items():
@@ -96,7 +96,7 @@ def test_members_are_copies_at_their_time(tmp_path: Path) -> None:
 
 
 def test_ensemble_in_another_process(tmp_path: Path) -> None:
-    snaps, model = collect(tmp_path, 3)
+    snaps, _ = collect(tmp_path, 3)
     snaps.close()
     x = torch.randn(5, 3)
     states = [snapshot.state for snapshot in Disk(tmp_path).load()]
@@ -104,26 +104,31 @@ def test_ensemble_in_another_process(tmp_path: Path) -> None:
 
 
 def test_every_flipped_bit_and_every_truncation_is_found(tmp_path: Path) -> None:
-    snaps, _ = collect(tmp_path, 1)
+    collect(tmp_path, 1)
     path = tmp_path / files(tmp_path)[0]
     good = path.read_bytes()
     expected = Disk(tmp_path).load()[0].state
     rng = random.Random(0)
-    places = {*(rng.randrange(len(good) * 8) for _ in range(500)), *range(0, 64), *range(len(good) * 8 - 64, len(good) * 8)}
+    places = {
+        *(rng.randrange(len(good) * 8) for _ in range(500)),
+        *range(64),
+        *range(len(good) * 8 - 64, len(good) * 8),
+    }
     header = int.from_bytes(good[:8], "little")
     places |= {rng.randrange(8 * (8 + header)) for _ in range(1500)}
-    silent = []
     for place in places:
         bad = bytearray(good)
         bad[place // 8] ^= 1 << place % 8
         path.write_bytes(bad)
-        try:
+        with pytest.raises(SnapshotError, match=path.name):
             Disk(tmp_path).load()
-            silent.append(place)
-        except SnapshotError as error:
-            assert path.name in str(error)
-    assert silent == []
-    for length in {*range(0, 20), 8 + header - 1, 8 + header, len(good) - 1, *(rng.randrange(len(good)) for _ in range(50))}:
+    for length in {
+        *range(20),
+        8 + header - 1,
+        8 + header,
+        len(good) - 1,
+        *(rng.randrange(len(good)) for _ in range(50)),
+    }:
         path.write_bytes(good[:length])
         with pytest.raises(SnapshotError, match=path.name):
             Disk(tmp_path).load()
@@ -231,6 +236,18 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     second.close()
 
 
+def test_only_rank_0_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = setup()
+    monkeypatch.setattr("thalweg.ensemble._store._rank", lambda: 1)
+    follower = SnapshotCollector(model, optimizer, store=Disk(tmp_path, 2), when="every:1")
+    monkeypatch.undo()
+    writer = SnapshotCollector(model, optimizer, store=Disk(tmp_path, 2), when="every:1")
+    train(model, optimizer, 3)
+    assert len(files(tmp_path)) == 2
+    assert [s.to_dict() for s in follower.snapshots] == [s.to_dict() for s in writer.snapshots]
+    assert torch.equal(follower.state_dicts()[0]["0.weight"], writer.state_dicts()[0]["0.weight"])
+
+
 def test_a_forgotten_store_frees_its_lock(tmp_path: Path) -> None:
     store = Disk(tmp_path)
     store.begin("run")
@@ -312,7 +329,7 @@ def write(path, pipe):
 
 torch.set_num_threads(1)
 rng = random.Random(0)
-for round_ in range(12):
+for round_ in range(10):
     path = Path(sys.argv[1]) / str(round_)
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -342,4 +359,4 @@ for round_ in range(12):
 def test_kill_at_any_time(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLS, str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("killed after") == 12
+    assert done.stdout.count("killed after") == 10

@@ -1,4 +1,4 @@
-"""The Ensemble module: probabilities against NumPy, loop against vmap, members, dtypes, devices, pickling, bad input."""
+"""The Ensemble module: probabilities against NumPy, loop against vmap, members, dtypes, pickling, bad input."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_vmap_runs_where_it_can_and_says_where_not(caplog: pytest.LogCaptureFixt
     branching = Ensemble(model, states, backend="vmap")
     with caplog.at_level(logging.INFO, logger="thalweg"):
         branching(torch.randn(3, 4))
-    assert "vmap cannot run" in branching.backend_reason
+    assert "cannot run in one batch" in branching.backend_reason
     assert "one by one" in caplog.text
 
 
@@ -222,6 +222,75 @@ def test_binary_and_probability_outputs() -> None:
     np.testing.assert_allclose(out.numpy(), sum(member_logits(soft, states, x)) / 3, atol=1e-6)
 
 
+KINDS = [
+    nn.ReLU(inplace=True),
+    nn.LeakyReLU(0.2),
+    nn.ELU(),
+    nn.GELU("tanh"),
+    nn.SiLU(),
+    nn.Mish(),
+    nn.Tanh(),
+    nn.Sigmoid(),
+    nn.Softplus(2),
+    nn.Hardtanh(),
+    nn.Sequential(nn.BatchNorm1d(6), nn.Identity()),
+    nn.LayerNorm(6),
+    nn.BatchNorm1d(6, affine=False),
+    nn.LayerNorm(6, elementwise_affine=False),
+    nn.Dropout(0.9),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+@pytest.mark.parametrize("bias", [True, False])
+def test_batched_layers(kind: nn.Module, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(12, 6, bias=bias), copy.deepcopy(kind), nn.Linear(6, 3))
+
+    model, states = states_of(make, 5)
+    for state in states:
+        for name, value in state.items():
+            if value.is_floating_point():
+                value.add_(torch.randn_like(value).abs() if "var" in name else torch.randn_like(value))
+    x = torch.randn(9, 3, 4)
+    ens = Ensemble(model, states)
+    expected = sum(softmax(z) for z in member_logits(make, states, x)) / 5
+    assert expected.std(0).min() > 0.01
+    np.testing.assert_allclose(ens(x).numpy(), expected, atol=3e-6)
+    monkeypatch.setattr(type(ens._members), "_loop", lambda *_: pytest.fail("the loop ran"))
+    np.testing.assert_allclose(ens(x).numpy(), expected, atol=3e-6)  # verified once, now alone
+    with torch.no_grad():
+        for member in ens.members:
+            member[1].weight.zero_()
+    assert not np.allclose(ens(x).numpy(), expected, atol=1e-3)  # weights are read anew
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3)),
+        lambda: nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3)),
+        lambda: nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)),
+        lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 3)),
+        lambda: nn.Sequential(*[nn.Linear(4, 4)] * 3, nn.Linear(4, 3)),
+    ],
+)
+def test_what_is_not_plain_is_left_to_the_loop(make: Any) -> None:
+    model, states = states_of(make, 4)
+    x = torch.randn(5, 4)
+    before = x.clone()
+    np.testing.assert_allclose(
+        Ensemble(model, states)(x).numpy(),
+        sum(softmax(z) for z in member_logits(make, states, x.clone())) / 4,
+        atol=2e-6,
+    )
+    assert torch.equal(before, x) or isinstance(model[0], nn.ReLU)
+    hooked, states = states_of(lambda: nn.Sequential(nn.Linear(4, 3)), 3)
+    hooked[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    z = member_logits(lambda: nn.Sequential(nn.Linear(4, 3)), states, before)
+    np.testing.assert_allclose(Ensemble(hooked, states)(before).numpy(), sum(softmax(2 * m) for m in z) / 3, atol=2e-6)
+
+
 @pytest.mark.parametrize("backend", ["loop", "vmap"])
 def test_recurrent_members(backend: str) -> None:
     def lstm() -> nn.Module:
@@ -311,11 +380,13 @@ def test_bad_states() -> None:
     model, states = states_of(mlp, 2)
     with pytest.raises(ValueError, match="at least one member"):
         Ensemble(model, [])
-    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got str"):
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
         Ensemble("model", states)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"state_dicts\[1\] lacks '0.weight'"):
         Ensemble(model, [states[0], {}])
-    with pytest.raises(ValueError, match=r"state_dicts\[0\]\['0.weight'\] must be a tensor of shape \[8, 4\], got \[1\]"):
+    with pytest.raises(
+        ValueError, match=r"state_dicts\[0\]\['0.weight'\] must be a tensor of shape \[8, 4\], got \[1\]"
+    ):
         Ensemble(model, [{**states[0], "0.weight": torch.zeros(1)}])
     with pytest.raises(ValueError, match="the model has no 'extra'"):
         Ensemble(model, [{**states[0], "extra": torch.zeros(1)}])
@@ -330,6 +401,6 @@ def test_bad_calls() -> None:
     model, states = states_of(lambda: nn.Linear(4, 1), 2)
     with pytest.raises(ValueError, match="outputs='binary'"):
         Ensemble(model, states)(torch.zeros(2, 4))
+    model, states = states_of(mlp, 2)
     with pytest.raises(ValueError, match=r"\[batch\] or \[batch, 1\]"):
-        model, states = states_of(mlp, 2)
         Ensemble(model, states, outputs="binary")(torch.zeros(2, 4))

@@ -29,7 +29,10 @@ def test_filter_norm_gives_every_slice_the_norm_of_the_weights(rng: np.random.Ge
         for direction, weight in zip(vector, model.parameters(), strict=True):
             rows = len(weight) if weight.dim() > 1 else 1
             np.testing.assert_allclose(
-                direction.reshape(rows, -1).norm(dim=1), weight.detach().reshape(rows, -1).norm(dim=1), rtol=1e-5, atol=1e-9
+                direction.reshape(rows, -1).norm(dim=1),
+                weight.detach().reshape(rows, -1).norm(dim=1),
+                rtol=1e-5,
+                atol=1e-9,
             )
         assert not vector[0][1].any()
         assert np.isfinite(flat(vector)).all()
@@ -41,7 +44,9 @@ def test_other_norms(norm: str) -> None:
     vector = ls.random_directions(model, 1, norm=norm, ignore=None).vectors[0]
     weights = list(model.parameters())
     if norm == "layer":
-        np.testing.assert_allclose([float(v.norm()) for v in vector], [float(w.detach().norm()) for w in weights], rtol=1e-5)
+        np.testing.assert_allclose(
+            [float(v.norm()) for v in vector], [float(w.detach().norm()) for w in weights], rtol=1e-5
+        )
     elif norm == "model":
         np.testing.assert_allclose(np.linalg.norm(flat(vector)), np.linalg.norm(flat(weights)), rtol=1e-5)
     elif norm == "weight":

@@ -125,29 +125,35 @@ def test_loss_fn_with_model_and_batch() -> None:
 
 def test_nan_and_infinity_stay() -> None:
     model = nn.Linear(1, 1, bias=False)
-    ev = Evaluator(model, lambda m, batch: m.weight.detach().reshape(()) * 1e38 * 1e4, (torch.ones(2, 1), torch.ones(2, 1)))
+    ev = Evaluator(
+        model, lambda m, batch: m.weight.detach().reshape(()) * 1e38 * 1e4, (torch.ones(2, 1), torch.ones(2, 1))
+    )
     line = ev.line(from_tensors(model, {"weight": torch.full((1, 1), 1e5)}), (-1, 1, 3))
     assert line.values["loss"][0] == -np.inf
     assert line.values["loss"][2] == np.inf
-    nan = Evaluator(model, lambda m, b: torch.where(m.weight > 2, torch.nan, m.weight).sum(), (torch.ones(2, 1), torch.ones(2, 1)))
+    nan = Evaluator(
+        model, lambda m, b: torch.where(m.weight > 2, torch.nan, m.weight).sum(), (torch.ones(2, 1), torch.ones(2, 1))
+    )
     assert np.isnan(nan.line(from_tensors(model, {"weight": torch.full((1, 1), 5.0)}), (0, 1, 2)).values["loss"][1])
 
 
 def test_custom_metrics_per_sample_and_named() -> None:
+    def each(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(output, targets, reduction="none")
+
     model, data = make()
-    ev = Evaluator(
-        model, "cross_entropy", data, batch_size=10,
-        metrics=("loss", ("per_sample", lambda out, t: nn.functional.cross_entropy(out, t, reduction="none")), ("three", lambda out, t: 3)),
-    )  # fmt: skip
-    at = ev.at()
+    metrics = ("loss", each, ("three", lambda output, targets: 3))
+    at = Evaluator(model, "cross_entropy", data, batch_size=10, metrics=metrics).at()
     assert at["three"] == 3
-    np.testing.assert_allclose(at["per_sample"], at["loss"], rtol=1e-6)
+    np.testing.assert_allclose(at["each"], at["loss"], rtol=1e-6)
 
 
 def test_frozen_statistics_scale_and_batch_statistics_do_not() -> None:
     """With batch or recalibrated statistics the loss is constant along the scale of the weights before BatchNorm."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 5, bias=False), nn.BatchNorm1d(5, eps=1e-14), nn.Tanh(), nn.Linear(5, 3)).double()
+    model = nn.Sequential(
+        nn.Linear(4, 5, bias=False), nn.BatchNorm1d(5, eps=1e-14), nn.Tanh(), nn.Linear(5, 3)
+    ).double()
     data = (torch.randn(30, 4).double(), torch.randint(0, 3, (30,)))
     scale = from_tensors(model, {"0.weight": model[0].weight.detach()})
     for bn, constant in (("frozen", False), ("batch", True), ("recalibrate", True)):
@@ -171,11 +177,27 @@ BAD = [
     (lambda m, d: Evaluator(m, "cross_entropy", (d[0] * float("nan"), d[1])), ValueError, "NaN at the model's own"),
     (lambda m, d: Evaluator(m, "cross_entropy", d).grid(random_directions(m, 1)), ValueError, "two directions"),
     (lambda m, d: Evaluator(m, "cross_entropy", d).grid(random_directions(m), x=(0, 1, 0)), ValueError, r"x\[2\]"),
-    (lambda m, d: Evaluator(m, "cross_entropy", d).grid(random_directions(m), x=(0, float("inf"), 3)), ValueError, r"x\[1\]"),
-    (lambda m, d: Evaluator(m, "cross_entropy", d).grid(random_directions(m), x=(1, 1, 3)), ValueError, "different ends"),
-    (lambda m, d: Evaluator(m, "cross_entropy", d).grid(random_directions(nn.Linear(2, 2))), ValueError, "belong to parameters"),
+    (
+        lambda m, d: Evaluator(m, "cross_entropy", d).grid(random_directions(m), x=(0, float("inf"), 3)),
+        ValueError,
+        r"x\[1\]",
+    ),
+    (
+        lambda m, d: Evaluator(m, "cross_entropy", d).grid(random_directions(m), x=(1, 1, 3)),
+        ValueError,
+        "different ends",
+    ),
+    (
+        lambda m, d: Evaluator(m, "cross_entropy", d).grid(random_directions(nn.Linear(2, 2))),
+        ValueError,
+        "belong to parameters",
+    ),
     (lambda m, d: Evaluator(m, "cross_entropy", d).line((m, nn.Linear(2, 2))), ValueError, "is it another model"),
-    (lambda m, d: Evaluator(m, "cross_entropy", d).points(random_directions(m), [[0.0, float("nan")]]), ValueError, "finite"),
+    (
+        lambda m, d: Evaluator(m, "cross_entropy", d).points(random_directions(m), [[0.0, float("nan")]]),
+        ValueError,
+        "finite",
+    ),
     (lambda m, d: Evaluator(m.to("meta"), "cross_entropy", d), ValueError, "meta"),
 ]
 

@@ -11,10 +11,10 @@ import pytest
 
 mpl.use("Agg")
 
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
-from thalweg.cli import main  # noqa: E402
-from thalweg.landscape import Line, Surface, load  # noqa: E402
+from thalweg.cli import main
+from thalweg.landscape import Line, Surface, load
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from .. import __version__
+from .. import _core
 from . import demo, info, landscape, schedule
 
 _COMMANDS = (demo, info, schedule, landscape)
@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="thalweg",
         description="Schedules, fused optimizers, snapshot ensembles and loss landscapes.",
     )
-    parser.add_argument("--version", action="version", version=f"thalweg {__version__}")
+    parser.add_argument("--version", action="version", version=f"thalweg {_core.__version__}")
     parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:

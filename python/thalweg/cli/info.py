@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .. import __version__, _core
+from .. import _core
 
 _OPTIONAL = ("matplotlib", "plotly", "scikit-learn")
 
@@ -26,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def collect() -> dict[str, Any]:
     """Everything `thalweg info` prints."""
     return {
-        "thalweg": __version__,
+        "thalweg": _core.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
@@ -63,7 +63,7 @@ def self_check() -> float:
         theirs.grad = ours.grad.clone()
         a.step()
         b.step()
-    return float((ours - theirs).abs().max())
+    return float((ours - theirs).detach().abs().max())
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Snapshot ensembles: collect a member at each cycle end, combine members, measure them. Knows schedules by interface."""
+"""Snapshot ensembles: collect a member at each cycle end, combine and measure members. Knows schedules by interface."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ._average import SoupReport, average, soup
 from ._batchnorm import reestimate_bn
 from ._collector import SnapshotCollector
 from ._file import SnapshotError
-from ._fit import FitReport
+from ._fit_report import FitReport
 from ._metrics import Diversity, Metrics, diversity, metrics
 from ._module import Ensemble
 from ._report import EnsembleReport, RegressionMetrics

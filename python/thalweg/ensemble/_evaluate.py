@@ -62,9 +62,8 @@ def predict(who: str, ensemble: Ensemble, data: Any) -> Predictions:
             out = _data.call(ensemble.member_outputs, moved).cpu()
             if ensemble.combine == "mean":
                 if out.shape[1:] != truth.shape:
-                    raise ValueError(
-                        f"{who}: targets must have the shape of the outputs {list(out.shape[1:])}, got {list(truth.shape)}"
-                    )
+                    shapes = f"{list(out.shape[1:])}, got {list(truth.shape)}"
+                    raise ValueError(f"{who}: targets must have the shape of the outputs {shapes}")
                 y = truth.cpu().to(torch.float64)
             else:
                 out, y = _flat(who, ensemble, out, truth)

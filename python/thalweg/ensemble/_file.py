@@ -1,4 +1,4 @@
-"""One snapshot file: safetensors, checksummed to the last bit, published whole or not at all. Knows no directory policy.
+"""One snapshot file: safetensors, checksummed to the last bit, published whole or not at all. Knows no policy.
 
 Layout (a plain safetensors file): 8 bytes header length, JSON header, tensor bytes. The header's
 `__metadata__` holds `thalweg_format`, the record of the snapshot (JSON), `xxh3` (JSON: tensor name -> XXH3-64

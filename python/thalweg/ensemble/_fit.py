@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import nn
 
 from .. import _check
 from ._evaluate import Predictions, predict
+from ._fit_report import FitReport
 from ._module import Combine, Ensemble, Outputs
 from ._snapshot import Snapshot
 from ._weights import fit_temperature, fit_weights
@@ -55,56 +56,21 @@ class Request:
             raise ValueError(f"{_WHO}: combine='mean' has no temperature, got {self.temperature!r}")
 
 
-@dataclass(frozen=True)
-class FitReport:
-    """What was fitted, and why.
-
-    Attributes:
-        fit: "equal", "last-m" or "weights".
-        why: The reason in words.
-        m: Members used.
-        steps: [m] their optimizer steps.
-        weights: [m] their weights.
-        temperature: Temperature.
-        loss: "nll" or, for regression, "mse"; what `candidates` holds.
-        candidates: Cross-validated loss and its standard error of each way that was tried.
-        dropped: Optimizer step of each member left out -> reason.
-        n: Validation samples; 0 without data.
-    """
-
-    fit: str
-    why: str
-    m: int
-    steps: tuple[int, ...]
-    weights: tuple[float, ...]
-    temperature: float
-    loss: str = "nll"
-    candidates: dict[str, dict[str, float]] = field(default_factory=dict)
-    dropped: dict[int, str] = field(default_factory=dict)
-    n: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything in JSON's types."""
-        return {**asdict(self), "dropped": {str(step): reason for step, reason in self.dropped.items()}}
-
-    def __str__(self) -> str:
-        lines = [f"{self.fit}: {self.m} members, temperature {self.temperature:.3f} ({self.why})"]
-        lines += [f"  step {s}: weight {w:.3f}" for s, w in zip(self.steps, self.weights, strict=True)]
-        lines += [f"  step {step}: left out, {reason}" for step, reason in self.dropped.items()]
-        lines += [f"  {name}: {self.loss} {c['loss']:.4f} ± {c['se']:.4f}" for name, c in self.candidates.items()]
-        return "\n".join(lines)
+def _asked_for(snapshots: Sequence[Snapshot], m: int | None) -> list[Snapshot]:
+    """Return the healthy members, the last `m` of them if given."""
+    members = [s for s in snapshots if s.healthy]
+    if not members:
+        raise ValueError(f"{_WHO}: no healthy snapshot yet; train over a cycle end, or call take() or finish()")
+    if m is not None and m > len(members):
+        raise ValueError(f"{_WHO}: m must be at most the number of healthy members ({len(members)}), got {m}")
+    return members[-m:] if m else members
 
 
 def make_ensemble(model: nn.Module, snapshots: Sequence[Snapshot], val_data: Any, request: Request) -> Ensemble:
     """Make the ensemble that `request` asks for; see `SnapshotCollector.ensemble`."""
     request.check(val_data is not None)
     dropped = {s.step: "its weights are not finite" for s in snapshots if not s.healthy}
-    members = [s for s in snapshots if s.healthy]
-    if not members:
-        raise ValueError(f"{_WHO}: no healthy snapshot yet; train over a cycle end, or call take() or finish()")
-    if request.m is not None and request.m > len(members):
-        raise ValueError(f"{_WHO}: m must be at most the number of healthy members ({len(members)}), got {request.m}")
-    members = members[-request.m :] if request.m else members
+    members = _asked_for(snapshots, request.m)
     states = [s.state for s in members]
 
     def build(indices: Sequence[int], weights: Sequence[float] | None, temperature: float) -> Ensemble:

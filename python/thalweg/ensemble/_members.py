@@ -1,4 +1,4 @@
-"""The members of an ensemble as one stacked tensor per weight, and two ways to run them. Knows no probabilities.
+"""The members of an ensemble as one stacked tensor per weight, and ways to run them. Knows no probabilities.
 
 The loop runs ordinary modules whose weights are views into the stacks; vmap runs all members in one batched
 call.
@@ -15,28 +15,12 @@ import torch
 from torch import nn
 
 from .._preserve import unwrap
+from ._batched import program_of
 from ._snapshot import State, check_model
 
 _LOG = logging.getLogger(__name__)
 _SMALL = 2_000_000  # weights per member up to which a GPU waits for launches, not for memory
-_FEW_ROWS = 32  # batch rows up to which one batched matrix product beats several small ones on a CPU
-_BATCHABLE = (
-    nn.Sequential,
-    nn.Linear,
-    nn.Identity,
-    nn.Flatten,
-    nn.Dropout,
-    nn.ReLU,
-    nn.LeakyReLU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Tanh,
-    nn.Sigmoid,
-    nn.ELU,
-    nn.Softplus,
-    nn.LayerNorm,
-    nn.BatchNorm1d,
-)
+Run = Callable[[Callable[..., Any]], torch.Tensor]
 
 
 class Members(nn.Module):
@@ -58,15 +42,17 @@ class Members(nn.Module):
         persistent = {name for name in model.state_dict(keep_vars=True) if name in own}
         meta: dict[int, torch.Tensor] = {}
         self._meta: dict[str, torch.Tensor] = {}
+        self._place: dict[str, str] = {}  # name in the model -> name of its buffer here
         for name, value in own.items():
             blank: torch.Tensor = torch.empty_like(value, device="meta")
             if isinstance(value, nn.Parameter):
                 blank = nn.Parameter(blank, requires_grad=False)
             meta[id(value)] = self._meta[name] = blank
+            self._place[name] = _mangled("stacked__" if name in persistent else "shared__", name)
             if name in persistent:
-                self.register_buffer(_mangled("stacked__", name), _stack(who, name, value, state_dicts))
+                self.register_buffer(self._place[name], _stack(who, name, value, state_dicts))
             else:
-                self.register_buffer(_mangled("shared__", name), value.detach().clone(), persistent=False)
+                self.register_buffer(self._place[name], value.detach().clone(), persistent=False)
         for state in state_dicts:
             _check_names(who, set(model.state_dict()), state)
         self._persistent = persistent
@@ -77,7 +63,7 @@ class Members(nn.Module):
         self.__dict__["_skeleton"] = skeleton.eval()  # not registered: its tensors hold nothing
         self.__dict__["_built"] = []
         self.__dict__["_verified"] = {}
-        self.batchable = all(type(module) in _BATCHABLE for module in model.modules())
+        self._program = program_of(skeleton)
         self.weights_each = sum(value.numel() for value in own.values())
 
     def __getstate__(self) -> dict[str, Any]:
@@ -90,7 +76,7 @@ class Members(nn.Module):
         return self
 
     def _value(self, name: str) -> torch.Tensor:
-        value = self._buffers[_mangled("stacked__" if name in self._persistent else "shared__", name)]
+        value = self._buffers[self._place[name]]
         assert value is not None
         return value
 
@@ -109,44 +95,54 @@ class Members(nn.Module):
             self._built.extend(self.member(index) for index in range(self.m))
         return self._built
 
-    def forward(self, run: Callable[[Callable[..., Any]], torch.Tensor], rows: int) -> torch.Tensor:
-        """Run all members; `run` calls the function it is given as the user's model and returns a tensor. -> [m, ...]."""
-        if not self._uses_vmap(rows):
+    def forward(self, run: Run, plain: torch.Tensor | None) -> torch.Tensor:
+        """Run all members; returns [m, ...].
+
+        Args:
+            run: Calls what it is given as the user's model, and returns a tensor.
+            plain: The input, if a call is nothing but model(input); None otherwise.
+        """
+        fast = self._fast(run, plain)
+        if fast is None:
             return self._loop(run)
-        key = (self._value(next(iter(self._meta))).device, self._value(next(iter(self._meta))).dtype)
+        key = (self._one.device, self._one.dtype, None if plain is None else plain.ndim)
         if self._verified.get(key) is False:
             return self._loop(run)
         try:
-            out = self._vmap(run)
-        except Exception as error:  # whatever the user's code does under vmap, the loop is right
-            return self._fall_back(key, f"vmap cannot run this model: {error}", run)
+            out = fast()
+        except Exception as error:  # whatever the user's code does in a batch of members, the loop is right
+            return self._fall_back(key, f"they cannot run in one batch: {error}", run)
         if key not in self._verified:
-            expected = self._loop(run)
-            if not _agree(out, expected):
-                return self._fall_back(key, "vmap and the loop disagree on this model", run)
+            if not _agree(out, self._loop(run)):
+                return self._fall_back(key, "one batch and the loop disagree on this model", run)
             self._verified[key] = True
         return out
 
-    def _uses_vmap(self, rows: int) -> bool:
-        if self.m == 1 or self.backend == "loop" or not self._meta:
-            return False
-        if self.backend == "vmap":
-            return True
-        device = self._value(next(iter(self._meta))).device.type
-        if device == "cpu":
-            return self.batchable and rows <= _FEW_ROWS and self.m >= 4
-        return self.weights_each <= _SMALL
+    @property
+    def _one(self) -> torch.Tensor:
+        return self._value(next(iter(self._meta)))
 
-    def _fall_back(self, key: Any, reason: str, run: Callable[[Callable[..., Any]], torch.Tensor]) -> torch.Tensor:
+    def _fast(self, run: Run, plain: torch.Tensor | None) -> Callable[[], torch.Tensor] | None:
+        """Choose the way to run by fixed rules, so that the same call always gives the same bits."""
+        if self.m == 1 or self.backend == "loop" or not self._meta:
+            return None
+        program = self._program
+        if self.backend == "auto" and program is not None and plain is not None and program.takes(plain, self.m):
+            return lambda: program(plain, self.m, self._value)
+        if self.backend == "vmap" or (self._one.device.type != "cpu" and self.weights_each <= _SMALL):
+            return lambda: self._vmap(run)
+        return None
+
+    def _fall_back(self, key: Any, reason: str, run: Run) -> torch.Tensor:
         self._verified[key] = False
         self.reason = reason
         _LOG.info("Ensemble: members run one by one: %s", reason)
         return self._loop(run)
 
-    def _loop(self, run: Callable[[Callable[..., Any]], torch.Tensor]) -> torch.Tensor:
+    def _loop(self, run: Run) -> torch.Tensor:
         return torch.stack([run(module) for module in self.modules_in_use()])
 
-    def _vmap(self, run: Callable[[Callable[..., Any]], torch.Tensor]) -> torch.Tensor:
+    def _vmap(self, run: Run) -> torch.Tensor:
         shared = {name: self._value(name) for name in self._meta if name not in self._persistent}
         stacked = {name: self._value(name) for name in self._meta if name in self._persistent}
 

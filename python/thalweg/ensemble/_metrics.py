@@ -139,6 +139,7 @@ class DiversitySums:
         covariance = self._gram - torch.outer(self._sum, self._sum) / self._values
         deviation = covariance.diagonal().clamp(min=0).sqrt()
         correlation = (covariance / torch.outer(deviation, deviation)).clamp(-1, 1)
+        correlation = (correlation + correlation.T) / 2  # the product's rounding is not symmetric
         correlation.fill_diagonal_(1.0)
         constant = deviation <= 1e-12 * math.sqrt(self._values)
         correlation[constant, :] = math.nan

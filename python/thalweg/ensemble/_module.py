@@ -14,7 +14,7 @@ from ._members import MemberList, Members
 from ._snapshot import State
 
 if TYPE_CHECKING:
-    from ._fit import FitReport
+    from ._fit_report import FitReport
     from ._metrics import Metrics
     from ._report import EnsembleReport
 
@@ -29,9 +29,8 @@ class Ensemble(nn.Module):
     normalised geometric mean; "mean" (regression): Σᵢ wᵢ fᵢ(x), returned as it is. A temperature T ≠ 1 then
     gives p_T ∝ p^{1/T}.
 
-    The members always predict in eval mode and get no gradients (gradients with respect to the input flow).
-    The weights lie in one buffer [m, ...] per tensor, on the model's device; small models run as one `vmap`
-    call, others one by one.
+    The members always predict in eval mode and get no gradients (gradients with respect to the input flow). The weights
+    lie in one buffer [m, ...] per tensor, on the model's device; small models run in one batch, others one by one.
 
     Args:
         model: The architecture; its own weights are not used and not changed.
@@ -42,7 +41,8 @@ class Ensemble(nn.Module):
         outputs: What a member returns: "logits" [batch, classes, ...], "probabilities" of that shape, or
             "binary", one logit per sample ([batch] or [batch, 1]), which gives two classes.
         extract: Takes the tensor out of what a member returns, for instance `lambda out: out.logits`.
-        backend: "auto", "loop" or "vmap".
+        backend: "auto" (by fixed rules: batched matrix products for plain feed-forward models, vmap for small models on
+            a GPU, else the loop), "loop" or "vmap".
         steps: [m] optimizer step of each member, for reports.
 
     Attributes:
@@ -148,8 +148,8 @@ class Ensemble(nn.Module):
                 raise ValueError(
                     f"Ensemble: the input is on {value.device}, the members on {device}; move one with .to()"
                 )
-        rows = len(tensors[0]) if tensors and tensors[0].ndim else 1
-        outputs: torch.Tensor = self._members(lambda model: self._tensor(model(*args, **kwargs)), rows)
+        plain = tensors[0] if len(tensors) == len(args) == 1 and not kwargs and self.extract is None else None
+        outputs: torch.Tensor = self._members.forward(lambda model: self._tensor(model(*args, **kwargs)), plain)
         return outputs
 
     def _tensor(self, out: Any) -> torch.Tensor:
@@ -172,7 +172,8 @@ class Ensemble(nn.Module):
             z = z.squeeze(2) if z.ndim == 3 and z.shape[2] == 1 else z
             if z.ndim != 2:
                 raise ValueError(
-                    f"Ensemble: with outputs='binary' a member must return [batch] or [batch, 1], got {list(z.shape[1:])}"
+                    "Ensemble: with outputs='binary' a member must return [batch] or [batch, 1], got "
+                    f"{list(z.shape[1:])}"
                 )
             return nn.functional.logsigmoid(torch.stack((-z, z), dim=2))
         z = self._checked_logits(z)

@@ -79,7 +79,7 @@ class Memory:
         return [self._members[step][0] for step in sorted(self._members)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all members with their weights: memory does not outlive the process, so the checkpoint carries them."""
+        """Return all members with their weights: memory dies with the process, so the checkpoint has them."""
         return {"members": [{**s.to_dict(), "state": dict(s.state)} for s in self.snapshots]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -109,16 +109,33 @@ class EveryN(Trigger):
 
 
 class AtCycleEnds(Trigger):
-    """A schedule that counts optimizer steps: thalweg's optimizers, or a schedule given by the user."""
+    """A schedule that counts optimizer steps: thalweg's optimizers, or a schedule given by the user.
+
+    A schedule composed of pieces may rise and fall without knowing cycles; until it has named one cycle end, the
+    watched learning rate decides.
+    """
 
     def __init__(self, schedule: Any) -> None:
         self.schedule = schedule
+        self.names_ends = False
+
+    def before(self, restart: bool) -> bool:
+        return restart and not self.names_ends
 
     def after(self, step: int) -> bool:
-        return bool(self.schedule.is_cycle_end(step - 1))
+        end = bool(self.schedule.is_cycle_end(step - 1))
+        self.names_ends |= end
+        return end
 
     def cycle(self, step: int) -> int | None:
-        return int(self.schedule.cycle(step - 1))
+        index: int | None = self.schedule.cycle(step - 1)
+        return index
+
+    def state_dict(self) -> dict[str, int]:
+        return {"names_ends": int(self.names_ends)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.names_ends = bool(state["names_ends"])
 
 
 class AtBoundCycleEnds(Trigger):
@@ -147,7 +164,8 @@ class AtBoundCycleEnds(Trigger):
         return self._any_end(int(self.scheduler.last_epoch) + 1)
 
     def cycle(self, step: int) -> int | None:
-        return int(self.scheduler.schedule.cycle(self.ended))
+        index: int | None = self.scheduler.schedule.cycle(self.ended)
+        return index
 
     def state_dict(self) -> dict[str, int]:
         return {"position": self.position}

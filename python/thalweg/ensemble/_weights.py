@@ -100,7 +100,7 @@ class _Problem:
         return updated / updated.sum()
 
     def newton(self, w: torch.Tensor) -> torch.Tensor:
-        """Minimise the quadratic model over w >= 0 and go as far towards it as F falls. (The sum returns by scaling.)"""
+        """Minimise the quadratic model over w >= 0 and go as far towards it as F falls; scaling restores the sum."""
         ratios = self.ratios(w)
         slope = self.slope(w, ratios)
         hessian = ratios @ ratios.T / ratios.shape[1]

@@ -8,12 +8,12 @@ from .barriers import barriers as barriers
 from .barriers import sharpness as sharpness
 from .directions import Directions as Directions
 from .directions import from_tensors as from_tensors
-from .directions import pca_directions as pca_directions
-from .directions import plane as plane
-from .directions import project as project
 from .directions import random_directions as random_directions
-from .directions import span as span
 from .evaluator import Evaluator as Evaluator
+from .planes import pca_directions as pca_directions
+from .planes import plane as plane
+from .planes import project as project
+from .planes import span as span
 from .result import Line as Line
 from .result import Points as Points
 from .result import Surface as Surface

@@ -11,15 +11,9 @@ from torch import Tensor, nn
 
 from .. import _core
 from .._check import describe
+from .._criterion import criterion_of
 from .._data import call
 
-NAMED = {
-    "cross_entropy": nn.functional.cross_entropy,
-    "mse": nn.functional.mse_loss,
-    "l1": nn.functional.l1_loss,
-    "nll": nn.functional.nll_loss,
-    "bce_with_logits": nn.functional.binary_cross_entropy_with_logits,
-}
 LossFn = Callable[..., Any] | nn.Module | str
 Metric = Callable[[Any, Any], Any]
 
@@ -79,20 +73,11 @@ class Measure:
 
 
 def _resolve_loss(loss_fn: LossFn) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None, bool]:
-    if isinstance(loss_fn, str):
-        if loss_fn not in NAMED:
-            raise ValueError(f"Evaluator: loss_fn must be one of {', '.join(NAMED)} or a callable, got {loss_fn!r}")
-        return NAMED[loss_fn], None, False
-    if isinstance(loss_fn, nn.Module):
-        return loss_fn, None, getattr(loss_fn, "reduction", "mean") == "sum"
-    if not callable(loss_fn):
-        raise TypeError(
-            "Evaluator: loss_fn must be a loss module, a name, or a callable loss_fn(model, batch), got "
-            f"{describe(loss_fn)}"
-        )
-    if getattr(loss_fn, "__module__", "") == "torch.nn.functional":
-        return loss_fn, None, False
-    return None, loss_fn, False
+    criterion = criterion_of("Evaluator", loss_fn)
+    if criterion is None:
+        assert not isinstance(loss_fn, str)
+        return None, loss_fn, False
+    return criterion, None, isinstance(loss_fn, nn.Module) and getattr(loss_fn, "reduction", "mean") == "sum"
 
 
 def _total(name: str, value: Any, count: int, summed: bool) -> float:

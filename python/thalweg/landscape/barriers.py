@@ -63,7 +63,7 @@ def barriers(
         >>> import torch, thalweg as tw
         >>> a, b = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
         >>> ev = tw.landscape.Evaluator(a, "cross_entropy", (torch.randn(8, 3), torch.zeros(8, dtype=torch.long)))
-        >>> tw.landscape.barriers([a, b], ev, n=5).heights.max() < 1e-6  # a linear model is convex
+        >>> bool(tw.landscape.barriers([a, b], ev, n=5).heights.max() < 1e-6)  # a linear model is convex
         True
 
     References:

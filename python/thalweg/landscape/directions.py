@@ -1,10 +1,10 @@
-"""Directions in weight space: random with norms, PCA of a trajectory, between models, planes through models."""
+"""Directions in weight space: what they are, random ones with norms, those of the caller."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from .. import _check, _core
 from .._preserve import unwrap
-from ._weights import direction_dtype, flat, like, parameters, pick, state_of
-from .trajectory import Trajectory
+from ._weights import direction_dtype, flat, like, parameters, pick
 
 NORMS = ("filter", "layer", "model", "weight", "none")
 _TINY = 1e-10  # Li et al.'s guard: a direction of zero length stays zero
@@ -224,155 +223,3 @@ def from_tensors(model: nn.Module, *vectors: Mapping[str, Tensor]) -> Directions
     if not built:
         raise ValueError(f"{who}: expected at least one direction, got none")
     return Directions(tuple(params), tuple(built), {"kind": "tensors"})
-
-
-def plane(model_a: Any, model_b: Any, model_c: Any) -> Directions:
-    r"""The plane through three models, orthonormal: :math:`u = b - a`, v the part of c - a orthogonal to u.
-
-    Args:
-        model_a: The origin; a module (its parameters name what counts).
-        model_b: Module or state_dict on the first axis.
-        model_c: Module or state_dict off that axis.
-
-    Returns:
-        Two unit directions with `origin` = a; `extra["coordinates"]` has the three models' coordinates.
-
-    Raises:
-        ValueError: The models lie on one line, or are not of one architecture.
-
-    Example:
-        >>> import torch, thalweg as tw
-        >>> a, b, c = (torch.nn.Linear(2, 1) for _ in range(3))
-        >>> tw.landscape.plane(a, b, c).extra["coordinates"][0]
-        [0.0, 0.0]
-
-    References:
-        Garipov et al.: Loss surfaces, mode connectivity, arXiv 1802.10026, appendix A.1.
-    """
-    who = "plane"
-    params = parameters(who, model_a)
-    states = [pick(who, params, state_of(who, m)) for m in (model_a, model_b, model_c)]
-    a, b, c = (flat(s) for s in states)
-    u, w = b - a, c - a
-    along = float(w @ u / (u @ u)) if float(u @ u) else math.nan
-    v = w - along * u
-    if not float(u.norm()) or float(v.norm()) <= 1e-12 * float(w.norm()):
-        raise ValueError(f"{who}: the three models lie on one line; choose another third model or use a line")
-    unit_u, unit_v = u / u.norm(), v / v.norm()
-    coordinates = [[0.0, 0.0], [float(u.norm()), 0.0], [float(w @ unit_u), float(v.norm())]]
-    vectors = tuple(tuple(_split(unit, list(params.values()))) for unit in (unit_u, unit_v))
-    origin = tuple(t.clone() for t in states[0])
-    return Directions(tuple(params), vectors, {"kind": "plane"}, origin, {"coordinates": coordinates})
-
-
-def _split(vector: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
-    parts = vector.split([p.numel() for p in params])
-    return [part.reshape(p.shape).to(direction_dtype(p)) for part, p in zip(parts, params, strict=True)]
-
-
-def pca_directions(trajectory: Trajectory, n: int = 2, center: str = "last") -> Directions:
-    r"""Principal directions of a trajectory, unit length, with the share of the variance that each explains.
-
-    Args:
-        trajectory: At least n + 1 recorded points.
-        n: Number of directions.
-        center: Point that stands at the origin: "last" (as the paper has it) or "mean".
-
-    Returns:
-        Directions with `origin` at the centre; `extra` has `explained_variance` and `random_walk_null`, the shares
-        6/(π²k²) that a mere random walk in many dimensions would show.
-
-    Raises:
-        ValueError: Too few points, or the points do not move.
-
-    Example:
-        >>> import torch, thalweg as tw
-        >>> model = torch.nn.Linear(2, 1)
-        >>> track = tw.landscape.Trajectory(model)
-        >>> for step in range(5):
-        ...     _ = torch.nn.init.normal_(model.weight)
-        ...     track.record()
-        >>> tw.landscape.pca_directions(track).norms
-        [1.0, 1.0]
-
-    References:
-        Li et al., arXiv 1712.09913, section 7.2. Antognini, Sohl-Dickstein: PCA of high dimensional random walks,
-        arXiv 1806.08805.
-    """
-    who = "pca_directions"
-    _check.instance(who, "trajectory", trajectory, Trajectory, "a Trajectory")
-    n = _check.integer(who, "n", n, 1)
-    _check.choice(who, "center", center, ("last", "mean"))
-    if len(trajectory) < n + 1:
-        raise ValueError(f"{who}: {n} directions need at least {n + 1} recorded points, got {len(trajectory)}")
-    points = torch.stack([flat(list(p.values())) for p in trajectory.points])
-    origin = points[-1] if center == "last" else points.mean(0)
-    offsets = points - origin
-    gram = offsets @ offsets.T  # [points, points]: the parameters may be millions, the points are few
-    values, vectors = torch.linalg.eigh(gram)
-    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
-    if not float(values[n - 1]) > 1e-14 * max(float(values[0]), 1e-300):
-        raise ValueError(f"{who}: the points span fewer than {n} directions; record more of the training")
-    units = (vectors[:, :n].T @ offsets) / values[:n].sqrt()[:, None]
-    units = units / units.norm(dim=1, keepdim=True)
-    shapes = list(trajectory.points[0].values())
-    extra = {
-        "explained_variance": (values[:n] / values.sum()).tolist(),
-        "random_walk_null": [6 / (math.pi * k) ** 2 for k in range(1, n + 1)],
-        "points": len(trajectory),
-    }
-    built = tuple(tuple(_split(unit, shapes)) for unit in units)
-    return Directions(trajectory.names, built, {"kind": "pca", "center": center}, tuple(_split(origin, shapes)), extra)
-
-
-def project(
-    directions: Directions, origin: Sequence[Tensor], states: Sequence[Sequence[Tensor]]
-) -> tuple[Tensor, Tensor]:
-    r"""Coordinates of weights in the plane, and their distance from it: solve :math:`(D^T D)\,c = D^T (w - w_0)`.
-
-    Args:
-        directions: Any directions, of any length and angle.
-        origin: The weights at coordinate 0, one tensor per parameter.
-        states: Weights to project.
-
-    Returns:
-        Coordinates [states, directions] and off-plane distances [states], float64.
-    """
-    basis = torch.stack([flat(vector) for vector in directions.vectors])
-    offsets = torch.stack([flat(list(s)) for s in states]) - flat(list(origin))
-    coordinates = torch.linalg.solve(basis @ basis.T, basis @ offsets.T).T
-    return coordinates, (offsets - coordinates @ basis).norm(dim=1)
-
-
-def span(
-    directions: Directions, trajectory: Trajectory, n: int = 41, margin: float = 0.15
-) -> tuple[tuple[float, float, int], tuple[float, float, int]]:
-    """Axes x and y for `Evaluator.grid` that hold the whole trajectory with room around it.
-
-    Args:
-        directions: Two directions with an `origin`, such as `pca_directions` gives.
-        trajectory: The path to hold.
-        n: Points of the longer axis; the shorter one gets a share that keeps cells about square, at least 5.
-        margin: Room on each side, as a share of the path's extent.
-
-    Returns:
-        ((x0, x1, nx), (y0, y1, ny)).
-
-    Raises:
-        ValueError: The directions have no origin, or are not two.
-    """
-    if len(directions) != 2 or directions.origin is None:
-        raise ValueError("span: expected two directions with an origin, such as pca_directions(trajectory) gives")
-    n = _check.integer("span", "n", n, 5)
-    margin = _check.real("span", "margin", margin, 0)
-    states = [list(point.values()) for point in trajectory.points]
-    coordinates, _ = project(directions, directions.origin, states)
-    low, high = coordinates.min(0).values, coordinates.max(0).values
-    longest = float((high - low).max()) or 1.0
-    axes = []
-    for a, b in zip(low.tolist(), high.tolist(), strict=True):
-        pad = max(margin * (b - a), 0.1 * longest)  # a flat path still gets a plane
-        axes.append((a - pad, b + pad))
-    longest = max(b - a for a, b in axes)
-    x, y = ((a, b, max(5, round(n * (b - a) / longest))) for a, b in axes)
-    return x, y

@@ -13,18 +13,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
 
-from .. import _check, _core, _data
+from .. import _check, _core
 from .._preserve import random_state, unwrap
 from . import _weights
 from ._loss import LossFn, Measure, Metric, check_center
+from ._points import axis, dense, dense_targets, read_batches
 from .directions import Directions
 from .result import Line, Points, Surface
 
 Axis = tuple[float, float, int]
 BN_MODES = ("frozen", "recalibrate", "batch")
-# Activations of one batch that should stay in a core's cache: 1 MiB of the widest layer was fastest for an MLP,
-# a LeNet and a small ResNet alike (benchmarks/README.md).
-_ACTIVATION_BYTES = 1 << 20
 
 
 class Evaluator:
@@ -79,7 +77,7 @@ class Evaluator:
         self._bn = _check.choice("Evaluator", "bn", bn, BN_MODES)
         if batch_size is not None:
             batch_size = _check.integer("Evaluator", "batch_size", batch_size, 1)
-        self._batches = self._read(data, batch_size)
+        self._batches = read_batches(model, self._params, data, batch_size)
         self.count = sum(n for _, _, n in self._batches)
         with random_state():
             check_center(self.at())
@@ -88,58 +86,6 @@ class Evaluator:
     def metrics(self) -> tuple[str, ...]:
         """Names of the values at a point."""
         return tuple(self._measure.names)
-
-    # ---- data ---------------------------------------------------------------------------------------------
-
-    def _read(self, data: Any, batch_size: int | None) -> list[tuple[Any, Any, int]]:
-        """Batches (inputs, targets, samples) that stay in memory."""
-        with random_state([data]):
-            if _data.is_pair(data):
-                inputs, targets = data
-                self._check_device(inputs, targets)
-                if len(inputs) != len(targets) or not len(targets):
-                    raise ValueError(
-                        f"Evaluator: data must be inputs and targets of equal, positive length, got {len(inputs)} and "
-                        f"{len(targets)}"
-                    )
-                size = batch_size or self._cache_batch(inputs[:1])
-                chunks = zip(inputs.split(size), targets.split(size), strict=True)
-                return [(x, t, len(t)) for x, t in chunks]
-            batches = [(x, t, len(t)) for x, t in _data.labelled("Evaluator", data)]
-        for x, t, _ in batches:
-            self._check_device(x, t)
-        return batches
-
-    def _check_device(self, *values: Any) -> None:
-        for value in values:
-            if isinstance(value, Tensor) and value.device.type != "cpu":
-                raise ValueError(
-                    f"Evaluator: the model is on cpu and the data on {value.device}; move the data to the CPU"
-                )
-
-    def _cache_batch(self, sample: Tensor) -> int:
-        """Batch size from the widest activation of one sample, a power of two in [32, 4096]; no timing involved."""
-        widest = sample.numel()
-
-        def watch(module: nn.Module, args: Any, output: Any) -> None:
-            nonlocal widest
-            if isinstance(output, Tensor):
-                widest = max(widest, output.numel())
-
-        handles = [m.register_forward_hook(watch) for m in unwrap(self.model).modules()]
-        try:
-            with _weights.untouched(self.model, self._params), torch.inference_mode():
-                self.model.eval()
-                _data.call(self.model, sample)
-        except (RuntimeError, ValueError, IndexError, TypeError):
-            return _data.BATCH  # a model that takes other inputs than this pair shows its own error at the first point
-        finally:
-            for handle in handles:
-                handle.remove()
-        size = 32
-        while size < 4096 and 2 * size * widest * 4 <= _ACTIVATION_BYTES:
-            size *= 2
-        return size
 
     # ---- points -------------------------------------------------------------------------------------------
 
@@ -221,8 +167,8 @@ class Evaluator:
                     for p, o in zip(params, directions.origin, strict=True)
                 ]
             second = matched[1] if len(matched) > 1 else [None] * len(params)
-            targets, strided = _dense_targets(params)
-            perturbation = _core.Perturbation(targets, [_dense(w) for w in origin], matched[0], second)
+            targets, strided = dense_targets(params)
+            perturbation = _core.Perturbation(targets, [dense(w) for w in origin], matched[0], second)
 
             def move(a: float, b: float) -> Callable[[], None]:
                 def go() -> None:
@@ -307,8 +253,8 @@ class Evaluator:
             self._evaluation_mode()
             moving = [i for i, t in enumerate(target.values()) if t.is_floating_point() and t.numel()]
             tensors = list(target.values())
-            outs, strided = _dense_targets([tensors[i] for i in moving])
-            from_a, to_b = ([_dense(torch.empty_like(tensors[i]).copy_(s[i])) for i in moving] for s in (a, b))
+            outs, strided = dense_targets([tensors[i] for i in moving])
+            from_a, to_b = ([dense(torch.empty_like(tensors[i]).copy_(s[i])) for i in moving] for s in (a, b))
             with torch.no_grad():
                 for i, tensor in enumerate(tensors):
                     if i not in moving:
@@ -345,30 +291,3 @@ class Evaluator:
             "thalweg": _core.__version__,
             "tier": "exact",
         }
-
-
-def axis(who: str, name: str, value: Any) -> npt.NDArray[np.float64]:
-    """(first, last, number) -> float64 coordinates."""
-    if not isinstance(value, (tuple, list)) or len(value) != 3:
-        raise TypeError(f"{who}: {name} must be (first, last, number of points), got {_check.describe(value)}")
-    first, last = _check.real(who, f"{name}[0]", value[0]), _check.real(who, f"{name}[1]", value[1])
-    number = _check.integer(who, f"{name}[2]", value[2], 1)
-    if number > 1 and first == last:
-        raise ValueError(f"{who}: {name} has {number} points from {first} to {last}; expected two different ends")
-    return np.linspace(first, last, number)
-
-
-def _dense(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy without gaps."""
-    return tensor if _core.tensor_view(tensor)[4] else tensor.clone(memory_format=torch.preserve_format)
-
-
-def _dense_targets(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
-    """Where the core writes: the tensors themselves, or dense stand-ins that are copied over afterwards."""
-    outs, strided = [], []
-    for tensor in tensors:
-        dense = _dense(tensor.detach())
-        outs.append(dense)
-        if dense.data_ptr() != tensor.data_ptr():
-            strided.append((tensor, dense))
-    return outs, strided

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from .. import _check
-from .directions import Directions, project
+from .directions import Directions
+from .planes import project
 from .trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -166,6 +167,13 @@ def load(path: str | os.PathLike[str]) -> Line | Surface:
     Raises:
         FileNotFoundError: No such file.
         ValueError: Damaged, or not written by thalweg.
+
+    Example:
+        >>> import tempfile, numpy as np, thalweg as tw
+        >>> line = tw.landscape.Line(np.arange(3.0), {"loss": np.ones(3)}, {})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tw.landscape.load(line.save(folder + "/line.npz")).alphas
+        array([0., 1., 2.])
     """
     try:
         with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:

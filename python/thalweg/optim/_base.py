@@ -5,15 +5,14 @@ Knows nothing of any single update rule; that stands in one C++ functor per opti
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
-from torch.autograd import _profiler_enabled
+from torch.autograd import _profiler_enabled  # type: ignore[attr-defined]
 from torch.optim.optimizer import (
     Optimizer,
     ParamsT,
@@ -39,7 +38,7 @@ class FusedOptimizer(Optimizer):
         defaults: torch's options of the group; `lr` is a float, a one-element tensor or a Schedule.
     """
 
-    core_name: ClassVar[str]
+    core_name: str  # of the functor in the core's registry
     _step_supports_amp_scaling = False
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
@@ -53,8 +52,6 @@ class FusedOptimizer(Optimizer):
         if self._default_schedule is not None:
             defaults = {**defaults, "lr": self._default_schedule(0)}
         super().__init__(params, defaults)
-
-    # ---- schedules -----------------------------------------------------------------------------------------
 
     @property
     def schedules(self) -> tuple[Schedule | None, ...]:
@@ -125,8 +122,6 @@ class FusedOptimizer(Optimizer):
                 group["lr"] = lr
             self._schedules, self._plans, self._written, self._schedule_step = kept
 
-    # ---- the step ------------------------------------------------------------------------------------------
-
     @overload
     def step(self, closure: None = None) -> None: ...
     @overload
@@ -163,7 +158,7 @@ class FusedOptimizer(Optimizer):
                 self._written[index] = self.param_groups[index]["lr"]
         return loss
 
-    # ---- what the core asks of Python (see cpp/bindings/tensor_table.hpp) ----------------------------------
+    # What the core asks of Python (see cpp/bindings/tensor_table.hpp):
 
     def _init_states(self, params: list[Tensor], counts: list[int]) -> None:
         """Create the missing ones of the first `count` state tensors of each parameter, as torch would.
@@ -245,8 +240,6 @@ class FusedOptimizer(Optimizer):
     def _check_group(self, group: dict[str, Any]) -> None:
         """Check the hyper-parameters of a group, with torch's exception types and texts."""
 
-    # ---- checkpoints ---------------------------------------------------------------------------------------
-
     def state_dict(self) -> dict[str, Any]:
         """Return torch's state_dict; a scheduled group also carries its schedule and position."""
         state = super().state_dict()
@@ -305,33 +298,3 @@ _step_with_hooks = Optimizer.profile_hook_step(FusedOptimizer._step)
 def _scalar_dtype() -> torch.dtype:
     """Torch's dtype of a `step` tensor."""
     return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
-
-
-def check_implementation(who: str, foreach: bool | None, fused: bool | None, differentiable: bool) -> None:
-    """Accept torch's implementation flags: thalweg has one implementation, so they choose nothing."""
-    if fused and foreach:
-        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-    if fused and differentiable:
-        raise RuntimeError("`fused` does not support `differentiable`")
-    if differentiable:
-        raise RuntimeError(f"{who}: differentiable=True is not supported; use torch's optimizer for that")
-
-
-def check_lr(lr: Any) -> None:
-    """Check a learning rate as torch does; a Schedule has checked itself."""
-    if isinstance(lr, Schedule):
-        return
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError("Tensor lr must be 1-element")
-    check_number("learning rate", lr)
-
-
-def check_number(what: str, value: Any, below: float = math.inf) -> None:
-    """Require 0 <= value < below, with torch's text; NaN and infinity are refused."""
-    if isinstance(value, Tensor):
-        if value.numel() != 1:
-            raise ValueError(f"Tensor {what} must be 1-element")
-    elif isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"{what} must be a number, got {describe(value)}")
-    if not 0.0 <= float(value) < below:
-        raise ValueError(f"Invalid {what}: {value}")

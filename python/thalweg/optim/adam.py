@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from ..schedules import Schedule
-from ._base import FusedOptimizer, check_implementation, check_lr, check_number
+from ._base import FusedOptimizer
+from ._checks import check_implementation, check_lr, check_number
 
 
 class Adam(FusedOptimizer):

@@ -25,7 +25,7 @@ _NAMES = {
 
 
 def last_m(report: EnsembleReport, ax: Axes | None = None, metric: str | None = None) -> Axes:
-    """Draw a metric of the equally weighted last m members against m, with the ensemble and the last member as lines."""
+    """Draw a metric of the equally weighted last m members against m, ensemble and last member as lines."""
     with style():
         ax = axes_or_new(ax)
         metric = metric or _default(report)
@@ -53,7 +53,7 @@ def members(report: EnsembleReport, ax: Axes | None = None, metric: str | None =
         places = np.arange(len(values))
         ax.bar(places, values, color=BLUE, width=0.65, label="member (its weight inside)")
         for place, value, weight in zip(places, values, report.weights, strict=True):
-            ax.text(place, 0.02 * value, f"{weight:.2f}", ha="center", va="bottom", fontsize=8, color="white")
+            ax.text(float(place), 0.02 * value, f"{weight:.2f}", ha="center", va="bottom", fontsize=8, color="white")
         ax.axhline(getattr(report.ensemble, metric), color=RED, label="ensemble")
         ax.set_xticks(places, [str(step) for step in report.steps])
         ax.set_ylim(0, max([*values, getattr(report.ensemble, metric)]) * 1.3 or 1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,8 +29,8 @@ def range_test(result: RangeTestResult, ax: Axes | None = None) -> Axes:
         for name, (begin, end) in result.phases.items():
             ax.axvspan(begin, end, color=_PHASES[name], alpha=0.10, linewidth=0)
             place = float(np.sqrt(begin * end))
-            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2.0}
-            where = {"ha": "center", "va": "top", "transform": ax.get_xaxis_transform()}
+            box: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2.0}
+            where: dict[str, Any] = {"ha": "center", "va": "top", "transform": ax.get_xaxis_transform()}
             ax.text(place, 0.97, name, color=_PHASES[name], bbox=box, zorder=4, **where)
         if result.suggestion is not None:
             ax.axvline(result.suggestion, color=ORANGE, linewidth=2, label=f"suggestion {result.suggestion:.2g}")

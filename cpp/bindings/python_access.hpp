@@ -1,0 +1,62 @@
+// Short ways to what the TensorTable reads of Python objects: interned names, numbers, dict items, gradients.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace thalweg::bindings {
+
+inline pybind11::str intern(const char* text) {
+  return pybind11::reinterpret_steal<pybind11::str>(PyUnicode_InternFromString(text));
+}
+
+inline double as_double(PyObject* value) {
+  if (PyFloat_CheckExact(value)) return PyFloat_AS_DOUBLE(value);
+  if (value == Py_None || value == Py_False) return 0.0;
+  if (value == Py_True) return 1.0;
+  const pybind11::object number = pybind11::reinterpret_steal<pybind11::object>(PyNumber_Float(value));
+  if (!number) throw pybind11::error_already_set();
+  return PyFloat_AS_DOUBLE(number.ptr());
+}
+
+inline PyObject* item_of(PyObject* dict, const pybind11::str& key) {  // borrowed; throws KeyError
+  PyObject* value = PyDict_GetItemWithError(dict, key.ptr());
+  if (value == nullptr) {
+    if (!PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, key.ptr());
+    throw pybind11::error_already_set();
+  }
+  return value;
+}
+
+// Interned names and torch's functions, looked up once and kept for the life of the process.
+struct Names {
+  pybind11::str grad = intern("grad");
+  pybind11::str lr = intern("lr");
+  pybind11::str params = intern("params");
+  pybind11::str step = intern("step");
+  pybind11::module_ torch = pybind11::module_::import("torch");
+  pybind11::object increment_version = torch.attr("_C").attr("_increment_version");
+  pybind11::object tensor = torch.attr("Tensor");
+  pybind11::object parameter = torch.attr("nn").attr("Parameter");
+  pybind11::object grad_descriptor = torch.attr("Tensor").attr("grad");
+};
+inline const Names& names() {
+  static const Names* const kNames = new Names();  // never destroyed: Python may be gone at exit
+  return *kNames;
+}
+
+// param.grad; plain tensors and Parameters skip the search through their classes.
+inline pybind11::object grad_of(PyObject* param) {
+  const Names& known = names();
+  PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(param));
+  const bool plain = type == known.parameter.ptr() || type == known.tensor.ptr();
+  PyObject* descriptor = known.grad_descriptor.ptr();
+  const descrgetfunc get = Py_TYPE(descriptor)->tp_descr_get;
+  pybind11::object grad = pybind11::reinterpret_steal<pybind11::object>(
+      plain && get != nullptr ? get(descriptor, param, type) : PyObject_GetAttr(param, known.grad.ptr()));
+  if (!grad) throw pybind11::error_already_set();
+  return grad;
+}
+
+inline bool is_tensor(PyObject* value) { return PyObject_IsInstance(value, names().tensor.ptr()) == 1; }
+
+}  // namespace thalweg::bindings

@@ -1,0 +1,237 @@
+"""The conclusion below each figure and the summary, from the numbers in results.json. Knows no models and no figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .config import SETTING_TITLES, SETTINGS
+from .runs import TITLES
+from .stats import Paired, paired
+from .words import Conclusion, combined, compared, comparison, listed, number, plural, short, shown, trend
+
+Results = dict[str, Any]
+SINGLES = ("constant", "step", "cosine", "triangular")
+MEASURED = ("error", "nll")
+
+
+def title(setting: str) -> str:
+    """Return how a sentence begins that is about one setting."""
+    return SETTING_TITLES[setting][0].upper() + SETTING_TITLES[setting][1:]
+
+
+def pairs_of(results: Results, setting: str, a: str, b: str) -> dict[str, Paired]:
+    """Compare two methods seed by seed in error and NLL."""
+    values = results["methods"][setting]
+    return {measure: paired(values[a][measure], values[b][measure]) for measure in MEASURED}
+
+
+def best_single(results: Results, setting: str) -> str:
+    """Return the single run with the lowest mean error, of those that take no snapshots."""
+    values = results["methods"][setting]
+    return min(SINGLES, key=lambda m: (float(np.mean(values[m]["error"])), float(np.mean(values[m]["nll"]))))
+
+
+def versus(results: Results, setting: str, a: str, b: str) -> Conclusion:
+    """Compare two methods in one setting, in words."""
+    subject = f"{title(setting)}, {TITLES[a]}"
+    return comparison(subject, TITLES[b], pairs_of(results, setting, a, b))
+
+
+def summary(results: Results) -> list[Conclusion]:
+    """Return what helped, what did not and what hurt, in this order."""
+    lines = []
+    for setting in reversed(SETTINGS):
+        best = best_single(results, setting)
+        lines += [
+            versus(results, setting, "snapshot", "sgdr"),
+            versus(results, setting, "snapshot", best),
+            versus(results, setting, "snapshot", "nocycle"),
+            versus(results, setting, "sgdr", best),
+            versus(results, setting, "snapshot", "best_snapshot"),
+            versus(results, setting, "fitted", "snapshot"),
+        ]
+    lines.append(saddle(results["saddle"]))
+    order = {"helped": 0, "mixed": 1, "none": 2, "hurt": 3, "note": 4}
+    return sorted(lines, key=lambda line: order[line.verdict])
+
+
+def data(counts: dict[str, Any]) -> Conclusion:
+    """Say what re-drawing did to the training labels."""
+    return Conclusion(
+        "note",
+        f"{counts['redrawn']} of {counts['train']} training labels were re-drawn and {counts['wrong']} of them "
+        f"({counts['wrong'] / counts['train']:.1%} of all) are wrong now; some draws hit the true class again. "
+        f"The {counts['val']} validation and {counts['test']} test labels are untouched in both settings.",
+    )
+
+
+def range_test(found: dict[str, Any]) -> Conclusion:
+    """Say which phases the range tests showed and what they suggest; `found` is per setting."""
+    parts = []
+    for setting in SETTINGS:
+        result = found[setting]
+        if result["suggestion"] is None:
+            parts.append(
+                f"**{title(setting)}:** the test gives no suggestion ({result['reason']}); usual rates are used instead"
+            )
+            continue
+        phases = listed([f"{name} {short(lo)} to {short(hi)}" for name, (lo, hi) in result["phases"].items()])
+        missing = [name for name in ("flat", "descent", "divergence") if name not in result["phases"]]
+        parts.append(
+            f"**{title(setting)}:** {phases}"
+            + (f" (not seen: {listed(missing)})" if missing else "")
+            + f". Suggestion {short(result['suggestion'])}, cyclical bounds {short(result['bounds'][0])} to "
+            f"{short(result['bounds'][1])}"
+        )
+    measured = all(found[setting]["suggestion"] is not None for setting in SETTINGS)
+    seen = all(len(found[setting]["phases"]) == 3 for setting in SETTINGS)
+    end = " Both tests show all three phases." if seen else ""
+    return Conclusion("helped" if measured else "none", ". ".join(parts) + "." + end)
+
+
+def curves(final: dict[str, Any]) -> Conclusion:
+    """Say when validation error was lowest and where it ended; per setting and method: lists of error by epoch."""
+    parts = []
+    for setting in SETTINGS:
+        last = {method: errors[-1] for method, errors in final[setting].items()}
+        best = min(last, key=lambda method: last[method])
+        worst = max(last, key=lambda method: last[method])
+        text = (
+            f"**{title(setting)}:** after the last epoch {TITLES[best]} has the lowest validation error "
+            f"({shown(last[best], 'error')}) and {TITLES[worst]} the highest ({shown(last[worst], 'error')})"
+        )
+        risen = [m for m, errors in final[setting].items() if errors[-1] > min(errors) + 0.02]
+        if risen:
+            lowest = min(min(errors) for errors in final[setting].values())
+            text += (
+                f"; {len(risen)} of {plural(len(last), 'run')} end more than 2 points above their own best epoch, the "
+                f"lowest of all being {shown(lowest, 'error')}: they go on to memorise training labels"
+            )
+        parts.append(text)
+    return Conclusion("note", ". ".join(parts) + ". One seed; the table below has them all.")
+
+
+def twin(found: dict[str, Any]) -> Conclusion:
+    """Say how far thalweg's and torch's loss curves differ, in float64 and float32."""
+    double, single = found["float64"], found["float32"]
+    equal = double["max_difference"] < 1e-9
+    return Conclusion(
+        "helped" if equal else "hurt",
+        f"In float64 the two curves differ by at most {short(double['max_difference'])} over all {double['steps']} updates: "
+        + ("the same numbers up to rounding" if equal else "more than rounding explains")
+        + f". In float32 they differ by at most {short(single['first_epoch'])} in the first epoch and "
+        f"{short(single['max_difference'])} in the whole run, as training amplifies the last bit of every float32 sum. "
+        f"The learning rates differ by at most {short(double['max_lr_difference'])}.",
+    )
+
+
+def methods(results: Results, setting: str) -> Conclusion:
+    """Compare the snapshot ensemble with every single run of the same budget."""
+    lines, verdicts = [], []
+    for method in (*SINGLES, "sgdr"):
+        pairs = pairs_of(results, setting, "snapshot", method)
+        verdicts.append(combined(pair.verdict for pair in pairs.values()))
+        words = {"helped": "better than", "none": "not clearly different from", "hurt": "worse than"}
+        how = {measure: words[pair.verdict] for measure, pair in pairs.items()}
+        lines.append((method, how))
+    parts = []
+    for measure, name in (("error", "In test error"), ("nll", "In NLL")):
+        groups: dict[str, list[str]] = {}
+        for method, how in lines:
+            groups.setdefault(how[measure], []).append(TITLES[method])
+        parts.append(f"{name} it is " + "; it is ".join(f"{word} {listed(names)}" for word, names in groups.items()))
+    values = results["methods"][setting]["snapshot"]
+    head = (
+        f"**{title(setting)}:** the snapshot ensemble has {shown(float(np.mean(values['error'])), 'error')} test error and "
+        f"NLL {shown(float(np.mean(values['nll'])), 'nll')}"
+    )
+    return Conclusion(combined(verdicts), f"{head}. {'. '.join(parts)}.")
+
+
+def last_m(results: Results, setting: str) -> Conclusion:
+    """Say how the ensembles change with the number of members, and whether one member alone would have done."""
+    found = results["ensemble"][setting]
+    error, nll = (np.mean(found["snapshot"]["last_m"][measure], axis=0).tolist() for measure in MEASURED)
+    members = np.mean(found["snapshot"]["members"]["error"], axis=0).tolist()
+    best = int(np.argmin(members))
+    better = members[best] < error[-1]
+    pairs = pairs_of(results, setting, "snapshot", "nocycle")
+    text = (
+        f"**{title(setting)}:** the snapshot ensemble's {trend(error, 'error')}; its {trend(nll, 'nll')}. "
+        f"Its best single member is snapshot {best + 1} with {shown(members[best], 'error')} error: "
+        + (
+            "better than the whole ensemble, so stopping early would have helped more than averaging. "
+            if better
+            else "the ensemble is better than every one of its members. "
+        )
+        + f"Against the NoCycle ensemble: {'; '.join(compared(pair, m) for m, pair in pairs.items())}."
+    )
+    return Conclusion(combined(pair.verdict for pair in pairs.values()), text)
+
+
+def off_diagonal(matrix: Any) -> tuple[float, float, float]:
+    """Return the mean of a symmetric matrix off its diagonal, next to it, and farther away."""
+    array = np.asarray(matrix, dtype=np.float64)
+    rows, columns = np.triu_indices(len(array), 1)
+    values, near = array[rows, columns], columns - rows == 1
+    far = values[~near]
+    return float(values.mean()), float(values[near].mean()), float(far.mean()) if len(far) else float("nan")
+
+
+def diversity(results: Results, setting: str) -> Conclusion:
+    """Say which ensemble's members differ more, and where."""
+    found = results["ensemble"][setting]
+    ours, theirs = (found[kind] for kind in ("snapshot", "nocycle"))
+    correlation, near, far = off_diagonal(ours["correlation"])
+    other = off_diagonal(theirs["correlation"])[0]
+    differ = [off_diagonal(kind["disagreement"])[0] for kind in (ours, theirs)]
+    last = [kind["disagreement"][-1][-2] for kind in (ours, theirs)]
+    more = correlation < other
+    return Conclusion(
+        "note",
+        f"**{title(setting)}:** snapshots correlate {number(correlation)} on average, NoCycle members {number(other)}: "
+        f"restarts give {'more' if more else 'no more'} diversity. Two snapshots disagree on {differ[0]:.1%} of the test images, "
+        f"two NoCycle members on {differ[1]:.1%}; the last two of each on {last[0]:.1%} and {last[1]:.1%}. Neighbouring snapshots "
+        f"correlate {number(near)}, distant ones {number(far)}.",
+    )
+
+
+def saddle(found: dict[str, Any]) -> Conclusion:
+    """Say which learning rates left the plateau."""
+    small, cyclical, mean, peak = (found[name] for name in ("small", "cyclical", "mean", "peak"))
+
+    def tells(run: dict[str, Any]) -> str:
+        if run["diverged"]:
+            return "diverges"
+        return f"leaves after {run['left']} updates" if run["left"] is not None else "is still there"
+
+    left = cyclical["left"] is not None
+    helped = left and small["left"] is None
+    text = (
+        f"**Saddle:** after {found['steps']} updates the small constant rate {tells(small)} on the plateau"
+        if small["left"] is None and not small["diverged"]
+        else f"**Saddle:** the small constant rate {tells(small)}"
+    )
+    text += f"; the cyclical one {tells(cyclical)}. A constant rate at the cycle's mean {tells(mean)}"
+    if left and mean["left"] is not None:
+        text += ", so what leaves the plateau is the larger rate, not the cycle itself"
+    text += f"; held at the peak, the rate {tells(peak)}"
+    if left and peak["diverged"]:
+        text += ": the cycle can visit rates that would not be stable for long"
+    return Conclusion("helped" if helped else "none" if left or small["left"] is None else "hurt", text + ".")
+
+
+def timing(shares: dict[str, Any]) -> Conclusion:
+    """Say what part of a training step schedule and optimizer take; these numbers change from run to run."""
+    ours, theirs, fused = (shares[name] for name in ("thalweg", "torch", "torch fused"))
+    ratio = theirs["update_us"] / ours["update_us"]
+    best = min(theirs["update_us"], fused["update_us"]) / ours["update_us"]
+    return Conclusion(
+        "helped" if best > 1 else "hurt",
+        f"Optimizer and schedule take {theirs['share']:.1%} of a training step with torch ({theirs['update_us']:.0f} µs), "
+        f"{fused['share']:.1%} with torch's fused SGD ({fused['update_us']:.0f} µs) and {ours['share']:.1%} with thalweg "
+        f"({ours['update_us']:.0f} µs): thalweg needs 1/{ratio:.1f} of the default's time and 1/{best:.1f} of the faster one's. "
+        "The gradient itself costs the same in all three.",
+    )
