@@ -165,7 +165,8 @@ void validate_plan(const std::uint64_t* words, std::int64_t count);
 // out[i] = value_at(words, begin + i) for i < count, to the bit, piece by piece instead of step by step.
 void fill_values(const std::uint64_t* words, std::int64_t begin, std::int64_t count, double* out);
 
-// The cycle that step k lies in; index -1 where the plan has none.
+// The cycle that step k lies in; index -1 where the plan has none. Of nested cycles the innermost kind counts, of the
+// factors of a product the first that has any.
 Cycle cycle_at(const std::uint64_t* words, std::int64_t k);
 
 }  // namespace thalweg

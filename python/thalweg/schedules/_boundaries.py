@@ -8,26 +8,31 @@ if TYPE_CHECKING:
     from ._schedule import Schedule
 
 
-def beginnings(schedule: Schedule, n: int, offset: int = 0) -> list[int]:
-    """Beginnings of pieces and cycles of `schedule`, which begins at `offset`, below n."""
-    if offset >= n:
-        return []
-    found: list[int] = []
+def beginnings(schedule: Schedule, n: int) -> set[int]:
+    """Steps below n at which a piece or a cycle of `schedule` begins, 0 among them."""
+    found = {0}
     if schedule._kind == "sequence":
-        begin = offset
-        for part in schedule._children:
-            length = part.total_steps
-            until = n if part is schedule._children[-1] or length is None else min(n, begin + length)
-            found += [begin, *beginnings(part, until, begin)]
-            begin += length or 0
-        return [b for b in found if b < n]
-    for part in schedule._children if schedule._kind != "repeat" else ():
-        found += beginnings(part, n, offset)
-    step = 0
-    while offset + step < n:
-        index, position, length = schedule.plan.cycle_at(step)
-        if index < 0:
-            break
-        step += length - position
-        found.append(offset + step)
-    return [b for b in found if b < n]
+        begin = 0
+        for part in schedule._children[:-1]:
+            length = part.total_steps or 0
+            found.update(begin + k for k in beginnings(part, min(n - begin, length)))
+            begin += length
+            if begin >= n:
+                return found
+        found.update(begin + k for k in beginnings(schedule._children[-1], n - begin))
+    elif schedule._kind == "repeat":
+        period = schedule._children[0].total_steps or 1
+        end = n if schedule.total_steps is None else min(n, schedule.total_steps)
+        inner = beginnings(schedule._children[0], min(period, n))
+        found.update(begin + k for begin in range(0, end, period) for k in inner if begin + k < n)
+    elif schedule._children:
+        found.update(*(beginnings(part, n) for part in schedule._children))
+    else:
+        step = 0
+        while step < n:
+            found.add(step)
+            index, position, length = schedule.plan.cycle_at(step)
+            if index < 0:
+                break
+            step += length - position
+    return found

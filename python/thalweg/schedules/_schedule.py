@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _MAX_STEP = 2**61
+MAX_LENGTH = 2**53
 
 
 class Schedule:
@@ -134,17 +135,13 @@ class Schedule:
     def cycle_ends(self, n: int | None = None) -> list[int]:
         """Last steps of all cycles that end within the first n steps (default: up to the end)."""
         n = _check.integer("Schedule.cycle_ends", "n", self._length("cycle_ends", "n") if n is None else n, 0)
-        ends, step = [], 0
-        while step < n:
-            index, position, length = self._plan.cycle_at(step)
-            if index < 0:
-                following = [b for b in self.boundaries(n) if b > step]
-                step = following[0] if following else n
-                continue
-            step += length - position
-            if step <= n:
-                ends.append(step - 1)
-        return ends
+        ends: list[int] = []
+        for begin in sorted(beginnings(self, n)):
+            index, position, length = self._plan.cycle_at(begin)
+            end = begin + length - position - 1
+            if index >= 0 and end < n and self.is_cycle_end(end):  # the last cycle may be cut short
+                ends.append(end)
+        return sorted(set(ends))
 
     def boundaries(self, n: int | None = None) -> list[int]:
         """Steps below n (default: the end) at which another piece or cycle begins, ascending; 0 is left out.
@@ -155,7 +152,7 @@ class Schedule:
             [5, 15, 35]
         """
         n = _check.integer("Schedule.boundaries", "n", self._length("boundaries", "n") if n is None else n, 0)
-        return sorted(set(beginnings(self, n)) - {0})
+        return sorted(beginnings(self, n) - {0})
 
     # ---- composition (see compose.py) ----------------------------------------------------------------------
 
@@ -274,6 +271,14 @@ class Schedule:
         from .compose import as_text
 
         return as_text(self)
+
+
+def length(who: str, name: str, value: Any, minimum: int = 1) -> int:
+    """Check a length in steps; float64, in which shapes are computed, holds every step up to the longest one."""
+    steps = _check.integer(who, name, value, minimum)
+    if steps > MAX_LENGTH:
+        raise ValueError(f"{who}: {name} must be at most 2**53 steps, got {steps}")
+    return steps
 
 
 def rate(who: str, name: str, value: Any, maximum: float | None = None) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import _check
 from ._plan import Tree
-from ._schedule import Schedule, rate
+from ._schedule import Schedule, length, rate
 from .shapes import leaf
 
 
@@ -48,10 +48,10 @@ def sgdr(
     """
     lr = rate("sgdr", "lr", lr)
     eta_min = rate("sgdr", "eta_min", eta_min, lr)
-    t_0, t_mult = _check.integer("sgdr", "t_0", t_0, 1), _check.integer("sgdr", "t_mult", t_mult, 1)
+    t_0, t_mult = length("sgdr", "t_0", t_0), length("sgdr", "t_mult", t_mult)
     decay = _check.real("sgdr", "decay", decay, above=0)
     if total_steps is not None:
-        total_steps = _check.integer("sgdr", "total_steps", total_steps, 1)
+        total_steps = length("sgdr", "total_steps", total_steps)
     arguments = {
         "lr": lr, "t_0": t_0, "t_mult": t_mult, "eta_min": eta_min, "decay": decay, "total_steps": total_steps
     }  # fmt: skip
@@ -90,8 +90,10 @@ def snapshot_cosine(lr: float, total_steps: int, cycles: int, split: str = "ceil
     who = "snapshot_cosine"
     lr = rate(who, "lr", lr)
     eta_min = rate(who, "eta_min", eta_min, lr)
-    total_steps = _check.integer(who, "total_steps", total_steps, 1)
+    total_steps = length(who, "total_steps", total_steps)
     cycles = _check.integer(who, "cycles", cycles, 1, total_steps)
+    if total_steps * cycles > 2**60:
+        raise ValueError(f"{who}: total_steps * cycles must be at most 2**60, got {total_steps} and {cycles}")
     _check.choice(who, "split", split, ("ceil", "even"))
     tree = Tree("split", (lr, eta_min, total_steps, cycles, int(split == "even")))
     arguments = {"lr": lr, "total_steps": total_steps, "cycles": cycles, "split": split, "eta_min": eta_min}
@@ -214,10 +216,10 @@ def _triangular(
 ) -> Schedule:
     base_lr = rate(who, "base_lr", base_lr)
     max_lr = _check.real(who, "max_lr", max_lr, base_lr)
-    up = _check.integer(who, "step_size", step_size, 1)
-    down = up if step_size_down is None else _check.integer(who, "step_size_down", step_size_down, 1)
+    up = length(who, "step_size", step_size)
+    down = up if step_size_down is None else length(who, "step_size_down", step_size_down)
     if total_steps is not None:
-        total_steps = _check.integer(who, "total_steps", total_steps, 1)
+        total_steps = length(who, "total_steps", total_steps)
     arguments: dict[str, Any] = {
         "base_lr": base_lr,
         "max_lr": max_lr,

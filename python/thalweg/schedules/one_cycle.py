@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _check
 from ._plan import Tree
-from ._schedule import Schedule
+from ._schedule import Schedule, length
 
 if TYPE_CHECKING:
     from ..lr_scheduler import ScheduleLR
@@ -136,7 +136,7 @@ def one_cycle(
     """
     who = "one_cycle"
     max_lr = _check.real(who, "max_lr", max_lr, above=0)
-    total_steps = _check.integer(who, "total_steps", total_steps, 1)
+    total_steps = length(who, "total_steps", total_steps)
     _check.instance(who, "three_phase", three_phase, bool, "True or False")
     pct_start = _check.real(who, "pct_start", pct_start, 0, 0.5 if three_phase else 1)
     div_factor = _check.real(who, "div_factor", div_factor, above=0)

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import _check
 from ._plan import Tree
-from ._schedule import Schedule, rate
+from ._schedule import Schedule, length, rate
 
 
 def leaf(kind: str, arguments: dict[str, Any], tree: Tree, total_steps: int | None, *, endless: bool) -> Schedule:
@@ -18,7 +18,7 @@ def leaf(kind: str, arguments: dict[str, Any], tree: Tree, total_steps: int | No
 
 
 def _optional_steps(who: str, total_steps: int | None) -> int | None:
-    return None if total_steps is None else _check.integer(who, "total_steps", total_steps, 1)
+    return None if total_steps is None else length(who, "total_steps", total_steps)
 
 
 def constant(lr: float, total_steps: int | None = None) -> Schedule:
@@ -70,7 +70,7 @@ def linear(lr: float, total_steps: int, end_lr: float = 0.0) -> Schedule:
         array([1.  , 0.75, 0.5 , 0.25, 0.  ])
     """
     lr, end_lr = rate("linear", "lr", lr), rate("linear", "end_lr", end_lr)
-    total_steps = _check.integer("linear", "total_steps", total_steps, 1)
+    total_steps = length("linear", "total_steps", total_steps)
     tree = Tree("linear", (lr, end_lr, 0.0, float(total_steps)))
     arguments = {"lr": lr, "total_steps": total_steps, "end_lr": end_lr}
     return leaf("linear", arguments, tree, total_steps, endless=False)
@@ -97,7 +97,7 @@ def step(lr: float, step_size: int, gamma: float = 0.1, total_steps: int | None 
         array([1.  , 1.  , 1.  , 0.5 , 0.5 , 0.5 , 0.25])
     """
     lr, gamma = rate("step", "lr", lr), _check.real("step", "gamma", gamma, 0)
-    step_size = _check.integer("step", "step_size", step_size, 1)
+    step_size = length("step", "step_size", step_size)
     total_steps = _optional_steps("step", total_steps)
     arguments = {"lr": lr, "step_size": step_size, "gamma": gamma, "total_steps": total_steps}
     return leaf("step", arguments, Tree("step", (lr, gamma, step_size)), total_steps, endless=True)
@@ -125,7 +125,7 @@ def multistep(lr: float, milestones: Sequence[int], gamma: float = 0.1, total_st
     """
     lr, gamma = rate("multistep", "lr", lr), _check.real("multistep", "gamma", gamma, 0)
     _check.instance("multistep", "milestones", milestones, (list, tuple, range), "a list of steps")
-    steps = tuple(_check.integer("multistep", f"milestones[{i}]", m, 0) for i, m in enumerate(milestones))
+    steps = tuple(length("multistep", f"milestones[{i}]", m, 0) for i, m in enumerate(milestones))
     if list(steps) != sorted(steps):
         raise ValueError(f"multistep: milestones must ascend, got {list(steps)}")
     if not steps:
@@ -182,7 +182,7 @@ def polynomial(lr: float, total_steps: int, power: float = 1.0, eta_min: float =
     """
     lr = rate("polynomial", "lr", lr)
     eta_min = rate("polynomial", "eta_min", eta_min, lr)
-    total_steps = _check.integer("polynomial", "total_steps", total_steps, 1)
+    total_steps = length("polynomial", "total_steps", total_steps)
     power = _check.real("polynomial", "power", power, above=0)
     arguments = {"lr": lr, "total_steps": total_steps, "power": power, "eta_min": eta_min}
     return leaf(
@@ -220,7 +220,7 @@ def cosine(lr: float, total_steps: int, eta_min: float = 0.0, end: str = "exclus
     """
     lr = rate("cosine", "lr", lr)
     eta_min = rate("cosine", "eta_min", eta_min, lr)
-    total_steps = _check.integer("cosine", "total_steps", total_steps, 1)
+    total_steps = length("cosine", "total_steps", total_steps)
     _check.choice("cosine", "end", end, ("exclusive", "inclusive"))
     wave = total_steps if end == "exclusive" else total_steps - 1
     tree = Tree("cosine", (lr, eta_min, 0.0, float(wave))) if wave else Tree("constant", (eta_min,))
@@ -253,6 +253,6 @@ def geometric(min_lr: float, max_lr: float, num_steps: int) -> Schedule:
     min_lr = _check.real("geometric", "min_lr", min_lr, above=0)
     max_lr = _check.real("geometric", "max_lr", max_lr, above=0)
     _check.real("geometric", "max_lr / min_lr", max_lr / min_lr, above=0)
-    num_steps = _check.integer("geometric", "num_steps", num_steps, 2)
+    num_steps = length("geometric", "num_steps", num_steps, 2)
     arguments = {"min_lr": min_lr, "max_lr": max_lr, "num_steps": num_steps}
     return leaf("geometric", arguments, Tree("geometric", (min_lr, max_lr, num_steps - 1)), num_steps, endless=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from .. import _check
 from ._plan import Tree
-from ._schedule import Schedule, rates
+from ._schedule import Schedule, length, rates
 from .shapes import leaf
 
 
@@ -58,5 +58,5 @@ def from_callable(function: Callable[[int], float], total_steps: int) -> Schedul
     """
     if not callable(function):
         raise TypeError(f"from_callable: function must be callable, got {_check.describe(function)}")
-    total_steps = _check.integer("from_callable", "total_steps", total_steps, 1)
+    total_steps = length("from_callable", "total_steps", total_steps)
     return table(rates("from_callable", "function", [function(k) for k in range(total_steps)]))

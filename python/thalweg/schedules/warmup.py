@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import _check
 from ._plan import Tree
-from ._schedule import Schedule, rate
+from ._schedule import Schedule, length, rate
 from .shapes import leaf
 
 # Shift and divisor of (k + shift) / (W + extra) in each team's convention.
@@ -33,7 +33,7 @@ def warmup(warmup_steps: int, lr: float, start: float = 0.0, style: str = "defau
         >>> (tw.schedules.warmup(3, 1.0) >> tw.schedules.constant(1.0)).values(5)
         array([0.25, 0.5 , 0.75, 1.  , 1.  ])
     """
-    warmup_steps = _check.integer("warmup", "warmup_steps", warmup_steps, 0)
+    warmup_steps = length("warmup", "warmup_steps", warmup_steps, 0)
     lr, start = rate("warmup", "lr", lr), rate("warmup", "start", start)
     _check.choice("warmup", "style", style, tuple(_STYLES))
     shift, extra = _STYLES[style]
