@@ -79,8 +79,8 @@ SECTIONS = {"cpu": cpu_tables, "gpu": gpu_tables, "optimizers": optimizer_table}
 def render(text: str) -> str:
     """The README with every generated section renewed."""
     for name, build in SECTIONS.items():
-        pattern = rf"(<!-- generated: {name} -->\n).*?(\n<!-- end: {name} -->)"
-        text, count = re.subn(pattern, lambda m, b=build: m.group(1) + b() + m.group(2), text, flags=re.DOTALL)
+        pattern = rf"(<!-- generated: {name} -->\n).*?(<!-- end: {name} -->)"
+        text, count = re.subn(pattern, lambda m, b=build: m.group(1) + b() + "\n" + m.group(2), text, flags=re.DOTALL)
         if count != 1:
             raise SystemExit(f"report: expected one section called {name} in README.md, found {count}")
     return text
