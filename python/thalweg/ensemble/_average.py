@@ -90,6 +90,14 @@ def average(
     Raises:
         ValueError: No members, `m` larger than their number, or "lawa" without `m`.
 
+    Example:
+        >>> import torch
+        >>> from thalweg.ensemble import average
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> states = [{"weight": torch.tensor([[w]])} for w in (1.0, 2.0, 6.0)]
+        >>> average(model, states).weight.item(), average(model, states, kind="lawa", m=2).weight.item()
+        (3.0, 4.0)
+
     References:
         Izmailov et al., 2018, arXiv:1803.05407 (SWA); Kaddour, 2022, arXiv:2209.14981 (LAWA).
     """
@@ -134,6 +142,14 @@ def soup(
 
     Returns:
         A module in eval mode; its attribute `soup_report` is a `SoupReport`.
+
+    Example:
+        >>> import torch
+        >>> from thalweg.ensemble import soup
+        >>> model = torch.nn.Linear(1, 2, bias=False)
+        >>> states = [{"weight": torch.tensor([[w], [-w]])} for w in (1.0, 3.0)]
+        >>> soup(model, states, (torch.ones(4, 1), torch.zeros(4, dtype=torch.long)), method="uniform").weight[0].item()
+        2.0
 
     References:
         Wortsman et al., "Model soups", 2022, arXiv:2203.05482, recipe 1 (greedy).

@@ -48,6 +48,13 @@ def fit_weights(
     Returns:
         `WeightFit`.
 
+    Example:
+        >>> import torch
+        >>> from thalweg.ensemble import fit_weights
+        >>> log_true = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64).log()  # each knows one sample
+        >>> fit_weights(log_true).weights.tolist()
+        [0.5, 0.5]
+
     References:
         Kim et al., "A fast algorithm for maximum likelihood estimation of mixture proportions using
         sequential quadratic programming", 2020, arXiv:1806.01412 (the Newton step).
@@ -161,6 +168,14 @@ def fit_temperature(log_p: torch.Tensor, targets: torch.Tensor) -> float:
 
     Returns:
         T in [0.05, 20]; a bound means that the data do not determine it (all samples right, for instance).
+
+    Example:
+        >>> import torch
+        >>> from thalweg.ensemble import fit_temperature
+        >>> log_p = torch.tensor([[0.9, 0.1]] * 4, dtype=torch.float64).log()  # says 90 %, is right in 3 of 4
+        >>> temperature = fit_temperature(log_p, torch.tensor([0, 0, 0, 1]))
+        >>> round((log_p[0] / temperature).softmax(0)[0].item(), 6)
+        0.75
 
     References:
         Guo et al., "On Calibration of Modern Neural Networks", 2017, arXiv:1706.04599, section 4.2.

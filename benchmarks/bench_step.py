@@ -1,0 +1,87 @@
+"""Optimizer steps against torch's fused ones: many small tensors, a network-sized list, one large tensor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import thalweg as tw
+
+# 300 tensors, about 10 M elements, sized like a ResNet's convolutions, biases and normalisations.
+RESNET = [n for width in (64, 128, 256) for n in [width] * 60 + [width * width] * 20 + [width * width * 2] * 20]
+CASES: dict[str, list[int]] = {
+    "1,000 x 8": [8] * 1000,
+    "160 x 64": [64] * 160,
+    "400 x 1,000": [1000] * 400,
+    f"{len(RESNET)} tensors, {sum(RESNET) / 1e6:.1f} M": RESNET,
+    "1 x 16 M": [16_000_000],
+}
+# bytes that must move per element: parameter, gradient and states read, parameter and states written
+BYTES = {"AdamW": 28, "SGD": 20}
+OPTIONS: dict[str, dict[str, Any]] = {"AdamW": {"lr": 1e-3}, "SGD": {"lr": 1e-3, "momentum": 0.9}}
+
+
+def parameters(sizes: list[int], seed: int) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(seed)
+    params = [nn.Parameter(torch.randn(n, generator=generator)) for n in sizes]
+    for p in params:
+        p.grad = torch.randn(p.shape, generator=generator)
+    return params
+
+
+def copy_bandwidth() -> float:
+    """Bytes per second of a plain copy, read plus written, of 256 MB; the best of five."""
+    source, target = torch.ones(32_000_000), torch.empty(32_000_000)
+    times = []
+    for _ in range(6):
+        start = time.perf_counter()
+        target.copy_(source)
+        times.append(time.perf_counter() - start)
+    return 256e6 / min(times[1:])
+
+
+@pytest.mark.parametrize("name", ["AdamW", "SGD"])
+@pytest.mark.parametrize("case", list(CASES))
+def test_step(
+    against: Callable[..., None], thread_count: int, name: str, case: str, request: pytest.FixtureRequest
+) -> None:
+    timed = not request.config.getoption("benchmark_disable")
+    sizes = CASES[case] if timed else [min(n, 1000) for n in CASES[case][:50]]
+    mine, theirs = parameters(sizes, 0), parameters(sizes, 0)
+    ours = getattr(tw.optim, name)(mine, **OPTIONS[name])
+    peer = getattr(torch.optim, name)(theirs, fused=True, **OPTIONS[name])
+    for _ in range(3):
+        ours.step()
+        peer.step()
+    for a, b in zip(mine, theirs, strict=True):  # the result first, then the time
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    elements = sum(sizes)
+    more: dict[str, Any] = {}
+    if timed and elements > 1_000_000:
+        bandwidth = copy_bandwidth()
+        more = {"copy_gb_s": bandwidth / 1e9, "bandwidth_share": lambda s: BYTES[name] * elements / s / bandwidth}
+    against(f"{name} step", case, "torch fused", ours.step, peer.step, elements=elements, seconds=4.0, **more)
+
+
+def test_schedule_in_the_step(against: Callable[..., None], thread_count: int) -> None:
+    """A scheduled step against torch's fused step followed by its scheduler."""
+    mine, theirs = parameters([64] * 160, 0), parameters([64] * 160, 0)
+    ours = tw.optim.AdamW(mine, lr=tw.schedules.cosine(1e-3, total_steps=10**7))
+    peer = torch.optim.AdamW(theirs, lr=1e-3, fused=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(peer, 10**7)
+
+    def step() -> None:
+        peer.step()
+        scheduler.step()
+
+    for _ in range(3):
+        ours.step()
+        step()
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    against("AdamW step + cosine schedule", "160 x 64", "torch fused + scheduler", ours.step, step, seconds=4.0)
