@@ -29,6 +29,7 @@ VERDICTS = {
 _SIGNATURES = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
 _CODE = re.compile(r"`([^`]+)`")
 _STRONG = re.compile(r"\*\*([^*]+)\*\*")
+_NUMBER = re.compile(r"[−+-]?\d[\d,]*(\.\d+)?(e[−+-]?\d+)?(\s?%)?(\s*[±(].*)?", re.IGNORECASE)
 
 
 def _inline(text: str) -> str:
@@ -56,9 +57,7 @@ def _image_uri(who: str, source: Any) -> str:
     elif isinstance(source, bytes):
         data = source
     else:
-        raise TypeError(
-            f"{who}: source must be a matplotlib figure, a path or bytes, got {_check.describe(source)}"
-        )
+        raise TypeError(f"{who}: source must be a matplotlib figure, a path or bytes, got {_check.describe(source)}")
     kind = next((mime for start, mime in _SIGNATURES if data.startswith(start)), None)
     if kind is None and b"<svg" in data[:2000]:
         kind = "image/svg+xml"
@@ -81,7 +80,7 @@ def _cell(value: Any) -> tuple[str, bool]:
     """Return a table cell's text and whether it is a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         text = str(value)
-        return _inline(text), bool(re.match(r"^[−+-]?[\d.]", text))
+        return _inline(text), _NUMBER.fullmatch(text) is not None
     return html.escape(f"{value:,}" if isinstance(value, int) else f"{value:.4g}"), True
 
 
@@ -121,7 +120,7 @@ class Section:
         uri = _image_uri("Section.image", source)
         shown = html.escape(alt or caption, quote=True)
         self._blocks.append(
-            f'<figure><img src="{uri}" alt="{shown}" loading="lazy">{_caption(caption)}</figure>'
+            f'<figure><div class="scroll"><img src="{uri}" alt="{shown}"></div>{_caption(caption)}</figure>'
         )
         return self
 
@@ -148,27 +147,25 @@ class Section:
         return self
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> Section:
-        """Add a table; cells that are numbers, or text that begins with one, stand to the right.
+        """Add a table; numbers, also written as text such as "1.2 ± 0.3", stand to the right.
 
         Raises:
             ValueError: A row has not as many cells as the header.
         """
-        lines = []
+        cells = []
         for row in rows:
             if len(row) != len(header):
-                raise ValueError(
-                    f"Section.table: every row must have {len(header)} cells, got {len(row)}: {row!r}"
-                )
-            cells = [_cell(value) for value in row]
-            lines.append(
-                "<tr>"
-                + "".join(f'<td class="n">{text}</td>' if n else f"<td>{text}</td>" for text, n in cells)
-                + "</tr>"
-            )
-        head = "".join(f"<th>{_inline(name)}</th>" for name in header)
+                raise ValueError(f"Section.table: every row must have {len(header)} cells, got {len(row)}: {row!r}")
+            cells.append([_cell(value) for value in row])
+        sides = [' class="n"' if cells and all(row[i][1] for row in cells) else "" for i in range(len(header))]
+        head = "".join(f"<th{side}>{_inline(name)}</th>" for name, side in zip(header, sides, strict=True))
+        body = "".join(
+            "<tr>" + "".join(f'<td class="n">{text}</td>' if n else f"<td>{text}</td>" for text, n in row) + "</tr>"
+            for row in cells
+        )
+        title = f"<caption>{_inline(caption)}</caption>" if caption else ""
         self._blocks.append(
-            f'<div class="table"><table>{f"<caption>{_inline(caption)}</caption>" if caption else ""}'
-            f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+            f'<div class="table"><table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         )
         return self
 
@@ -285,4 +282,4 @@ class Report:
 
 
 def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath("_assets", name).read_text(encoding="utf-8")
+    return (resources.files(__package__) / "_assets" / name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-// Draws the plotly figures of a report in the page's colours, each when it comes near the window. Loads nothing.
+// Draws the plotly figures of a report in the page's colours. Loads nothing.
 (function () {
   "use strict";
   var dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -31,18 +31,10 @@
   }
 
   var boxes = Array.prototype.slice.call(document.querySelectorAll(".plot"));
-  if ("IntersectionObserver" in window) {
-    var watcher = new IntersectionObserver(function (entries) {
-      entries.forEach(function (entry) {
-        if (entry.isIntersecting) { watcher.unobserve(entry.target); draw(entry.target); }
-      });
-    }, { rootMargin: "600px" });
-    boxes.forEach(function (box) { watcher.observe(box); });
-  } else {
-    boxes.forEach(draw);
+  function next(index) { // one after the other, so that the page can be read meanwhile
+    if (index < boxes.length) setTimeout(function () { draw(boxes[index]); next(index + 1); }, 0);
   }
-  var all = function () { boxes.forEach(function (box) { if (!box.drawn) draw(box); }); };
-  window.addEventListener("beforeprint", all);
+  next(0);
   var again = function () { boxes.forEach(function (box) { if (box.drawn) draw(box); }); };
   dark.addEventListener("change", again);
   narrow.addEventListener("change", again);

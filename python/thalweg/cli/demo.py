@@ -10,7 +10,7 @@ from typing import Any
 
 _DESCRIPTION = """\
 Trains small convolutional nets on the handwritten digits that come with scikit-learn (nothing is downloaded), once with
-the labels as they are and once with 20 % of the training labels re-drawn. Range test, five schedules under one budget,
+the labels as they are and once with 20% of the training labels re-drawn. Range test, five schedules under one budget,
 snapshot ensembles, loss landscapes, a saddle, the cost of a step. Writes report.html (self-contained, interactive),
 results.json and PNG figures."""
 
@@ -28,10 +28,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--seeds",
         type=int,
         metavar="N",
-        help="paired repetitions of all runs (default: 5; fixed, so the numbers do not depend on the machine's speed; "
+        help="paired repetitions of all runs (default: 6; fixed, so the numbers do not depend on the machine's speed; "
         "each takes about 12 s of one core)",
     )
-    parser.add_argument("--full", action="store_true", help="10 repetitions instead of 5")
+    parser.add_argument("--full", action="store_true", help="10 repetitions instead of 6")
     parser.add_argument("--overwrite", action="store_true", help="write into a directory that is not empty")
     parser.add_argument("--quick", action="store_true", help=argparse.SUPPRESS)  # tiny, for tests
     parser.set_defaults(run=run)

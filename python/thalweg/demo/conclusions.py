@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .config import SETTING_TITLES, SETTINGS
-from .runs import TITLES
+from ..report import VERDICTS
+from .config import SETTING_NAMES, SETTINGS
+from .runs import NAMES
 from .stats import Paired, paired
-from .words import Conclusion, combined, compared, comparison, listed, number, plural, short, shown, trend
+from .words import (
+    Conclusion,
+    capital,
+    combined,
+    compared,
+    comparison,
+    interval,
+    listed,
+    number,
+    plural,
+    short,
+    shown,
+    trend,
+)
 
 Results = dict[str, Any]
 SINGLES = ("constant", "step", "cosine", "triangular")
 MEASURED = ("error", "nll")
+CURVES = {**NAMES, "sgdr": "SGDR"}
 
 
 def title(setting: str) -> str:
     """Return how a sentence begins that is about one setting."""
-    return SETTING_TITLES[setting][0].upper() + SETTING_TITLES[setting][1:]
+    return capital(SETTING_NAMES[setting])
 
 
 def pairs_of(results: Results, setting: str, a: str, b: str) -> dict[str, Paired]:
@@ -35,26 +51,44 @@ def best_single(results: Results, setting: str) -> str:
 
 def versus(results: Results, setting: str, a: str, b: str) -> Conclusion:
     """Compare two methods in one setting, in words."""
-    subject = f"{title(setting)}, {TITLES[a]}"
-    return comparison(subject, TITLES[b], pairs_of(results, setting, a, b))
+    return comparison(SETTING_NAMES[setting], NAMES[a], NAMES[b], pairs_of(results, setting, a, b))
+
+
+def questions(results: Results, setting: str) -> list[tuple[str, str]]:
+    """Return the pairs of methods that the summary compares; "best" single means lowest mean test error, in hindsight."""
+    best = best_single(results, setting)
+    return [
+        ("snapshot", "sgdr"),
+        ("snapshot", best),
+        ("snapshot", "nocycle"),
+        ("sgdr", best),
+        ("snapshot", "best_snapshot"),
+        ("average", "snapshot"),
+        ("fitted", "snapshot"),
+    ]
 
 
 def summary(results: Results) -> list[Conclusion]:
-    """Return what helped, what did not and what hurt, in this order."""
-    lines = []
-    for setting in reversed(SETTINGS):
-        best = best_single(results, setting)
-        lines += [
-            versus(results, setting, "snapshot", "sgdr"),
-            versus(results, setting, "snapshot", best),
-            versus(results, setting, "snapshot", "nocycle"),
-            versus(results, setting, "sgdr", best),
-            versus(results, setting, "snapshot", "best_snapshot"),
-            versus(results, setting, "fitted", "snapshot"),
-        ]
-    lines.append(saddle(results["saddle"]))
-    order = {"helped": 0, "mixed": 1, "none": 2, "hurt": 3, "note": 4}
-    return sorted(lines, key=lambda line: order[line.verdict])
+    """Return the comparisons that answer what helped, what did not and what hurt."""
+    lines = [versus(results, setting, a, b) for setting in reversed(SETTINGS) for a, b in questions(results, setting)]
+    return [*lines, saddle(results["saddle"])]
+
+
+def ordered(lines: Sequence[Conclusion]) -> list[Conclusion]:
+    """Return what helped first, then what was mixed, what made no clear difference, what hurt; else as given."""
+    order = ("helped", "mixed", "none", "hurt", "note")
+    return sorted(lines, key=lambda line: order.index(line.verdict))
+
+
+def differences(results: Results, setting: str) -> list[tuple[str, ...]]:
+    """Return rows (a, b, difference in error, in NLL, verdict) with 95% intervals for every question of the summary."""
+    rows = []
+    for a, b in questions(results, setting):
+        pairs = pairs_of(results, setting, a, b)
+        cells = [interval(pairs[measure], measure) for measure in MEASURED]
+        verdict = combined(pair.verdict for pair in pairs.values())
+        rows.append((f"{NAMES[a]} − {NAMES[b]}", *cells, VERDICTS[verdict]))
+    return rows
 
 
 def data(counts: dict[str, Any]) -> Conclusion:
@@ -73,22 +107,19 @@ def range_test(found: dict[str, Any]) -> Conclusion:
     for setting in SETTINGS:
         result = found[setting]
         if result["suggestion"] is None:
-            parts.append(
-                f"**{title(setting)}:** the test gives no suggestion ({result['reason']}); usual rates are used instead"
-            )
+            parts.append(f"**{title(setting)}:** no suggestion ({result['reason']}); usual rates are used instead.")
             continue
-        phases = listed([f"{name} {short(lo)} to {short(hi)}" for name, (lo, hi) in result["phases"].items()])
-        missing = [name for name in ("flat", "descent", "divergence") if name not in result["phases"]]
+        ranges = {name: f"from {short(low)} to {short(high)}" for name, (low, high) in result["phases"].items()}
+        missing = [name for name in ("flat", "descent", "divergence") if name not in ranges]
+        phases = listed([f"{name} {where}" for name, where in ranges.items()])
         parts.append(
-            f"**{title(setting)}:** {phases}"
-            + (f" (not seen: {listed(missing)})" if missing else "")
-            + f". Suggestion {short(result['suggestion'])}, cyclical bounds {short(result['bounds'][0])} to "
-            f"{short(result['bounds'][1])}"
+            f"**{title(setting)}:** {phases}{f' (not seen: {listed(missing)})' if missing else ''}; suggestion "
+            f"{short(result['suggestion'])}, cyclical bounds {short(result['bounds'][0])} and {short(result['bounds'][1])}."
         )
     measured = all(found[setting]["suggestion"] is not None for setting in SETTINGS)
-    seen = all(len(found[setting]["phases"]) == 3 for setting in SETTINGS)
-    end = " Both tests show all three phases." if seen else ""
-    return Conclusion("helped" if measured else "none", ". ".join(parts) + "." + end)
+    if all(len(found[setting]["phases"]) == 3 for setting in SETTINGS):
+        parts.append("Both tests show all three phases.")
+    return Conclusion("helped" if measured else "none", " ".join(parts))
 
 
 def curves(final: dict[str, Any]) -> Conclusion:
@@ -96,21 +127,20 @@ def curves(final: dict[str, Any]) -> Conclusion:
     parts = []
     for setting in SETTINGS:
         last = {method: errors[-1] for method, errors in final[setting].items()}
-        best = min(last, key=lambda method: last[method])
-        worst = max(last, key=lambda method: last[method])
+        best, worst = (choose(last, key=lambda method: last[method]) for choose in (min, max))
         text = (
-            f"**{title(setting)}:** after the last epoch {TITLES[best]} has the lowest validation error "
-            f"({shown(last[best], 'error')}) and {TITLES[worst]} the highest ({shown(last[worst], 'error')})"
+            f"**{title(setting)}:** the last epoch's validation error is between {shown(last[best], 'error')} "
+            f"({CURVES[best]}) and {shown(last[worst], 'error')} ({CURVES[worst]})"
         )
         risen = [m for m, errors in final[setting].items() if errors[-1] > min(errors) + 0.02]
         if risen:
             lowest = min(min(errors) for errors in final[setting].values())
             text += (
-                f"; {len(risen)} of {plural(len(last), 'run')} end more than 2 points above their own best epoch, the "
-                f"lowest of all being {shown(lowest, 'error')}: they go on to memorise training labels"
+                f"; {len(risen)} of {plural(len(last), 'run')} end more than 2 points above their own best epoch "
+                f"(the best of all: {shown(lowest, 'error')}): they go on to memorise the training labels"
             )
-        parts.append(text)
-    return Conclusion("note", ". ".join(parts) + ". One seed; the table below has them all.")
+        parts.append(text + ".")
+    return Conclusion("note", " ".join(parts) + " This is one seed; all of them follow below.")
 
 
 def twin(found: dict[str, Any]) -> Conclusion:
@@ -128,26 +158,23 @@ def twin(found: dict[str, Any]) -> Conclusion:
 
 
 def methods(results: Results, setting: str) -> Conclusion:
-    """Compare the snapshot ensemble with every single run of the same budget."""
-    lines, verdicts = [], []
-    for method in (*SINGLES, "sgdr"):
-        pairs = pairs_of(results, setting, "snapshot", method)
-        verdicts.append(combined(pair.verdict for pair in pairs.values()))
-        words = {"helped": "better than", "none": "not clearly different from", "hurt": "worse than"}
-        how = {measure: words[pair.verdict] for measure, pair in pairs.items()}
-        lines.append((method, how))
+    """Compare the snapshot ensemble with every single run of the same budget; the best of them decides the verdict."""
+    words = {"helped": "clearly lower than", "none": "not clearly different from", "hurt": "clearly higher than"}
     parts = []
-    for measure, name in (("error", "In test error"), ("nll", "In NLL")):
+    for measure, name in (("error", "error"), ("nll", "NLL")):
         groups: dict[str, list[str]] = {}
-        for method, how in lines:
-            groups.setdefault(how[measure], []).append(TITLES[method])
-        parts.append(f"{name} it is " + "; it is ".join(f"{word} {listed(names)}" for word, names in groups.items()))
+        for method in (*SINGLES, "sgdr"):
+            pair = pairs_of(results, setting, "snapshot", method)[measure]
+            groups.setdefault(words[pair.verdict], []).append(NAMES[method])
+        parts.append(f"Its {name} is " + "; it is ".join(f"{word} that of {listed(n)}" for word, n in groups.items()))
     values = results["methods"][setting]["snapshot"]
-    head = (
-        f"**{title(setting)}:** the snapshot ensemble has {shown(float(np.mean(values['error'])), 'error')} test error and "
-        f"NLL {shown(float(np.mean(values['nll'])), 'nll')}"
+    error, nll = (shown(float(np.mean(values[measure])), measure) for measure in MEASURED)
+    best = best_single(results, setting)
+    verdict = combined(pair.verdict for pair in pairs_of(results, setting, "snapshot", best).values())
+    return Conclusion(
+        verdict,
+        f"**{title(setting)}:** the snapshot ensemble has {error} test error and NLL {nll}. {'. '.join(parts)}.",
     )
-    return Conclusion(combined(verdicts), f"{head}. {'. '.join(parts)}.")
 
 
 def last_m(results: Results, setting: str) -> Conclusion:
@@ -156,19 +183,17 @@ def last_m(results: Results, setting: str) -> Conclusion:
     error, nll = (np.mean(found["snapshot"]["last_m"][measure], axis=0).tolist() for measure in MEASURED)
     members = np.mean(found["snapshot"]["members"]["error"], axis=0).tolist()
     best = int(np.argmin(members))
-    better = members[best] < error[-1]
     pairs = pairs_of(results, setting, "snapshot", "nocycle")
-    text = (
-        f"**{title(setting)}:** the snapshot ensemble's {trend(error, 'error')}; its {trend(nll, 'nll')}. "
-        f"Its best single member is snapshot {best + 1} with {shown(members[best], 'error')} error: "
-        + (
-            "better than the whole ensemble, so stopping early would have helped more than averaging. "
-            if better
-            else "the ensemble is better than every one of its members. "
-        )
-        + f"Against the NoCycle ensemble: {'; '.join(compared(pair, m) for m, pair in pairs.items())}."
+    if members[best] < error[-1]:
+        alone = "less than the whole ensemble: stopping there would have helped more than averaging"
+    else:
+        alone = "more than the whole ensemble, which beats every one of its members"
+    return Conclusion(
+        combined(pair.verdict for pair in pairs.values()),
+        f"**{title(setting)}:** the snapshot ensemble's {trend(error, 'error')}; its {trend(nll, 'nll')}. The best single "
+        f"snapshot is number {best + 1} with {shown(members[best], 'error')} error, {alone}. Against the NoCycle ensemble: "
+        f"{'; '.join(compared(pair, measure) for measure, pair in pairs.items())}.",
     )
-    return Conclusion(combined(pair.verdict for pair in pairs.values()), text)
 
 
 def off_diagonal(matrix: Any) -> tuple[float, float, float]:
@@ -188,13 +213,17 @@ def diversity(results: Results, setting: str) -> Conclusion:
     other = off_diagonal(theirs["correlation"])[0]
     differ = [off_diagonal(kind["disagreement"])[0] for kind in (ours, theirs)]
     last = [kind["disagreement"][-1][-2] for kind in (ours, theirs)]
-    more = correlation < other
+    if correlation < other:
+        text = "the restarts give more diversity"
+    elif last[0] > last[1]:
+        text = "NoCycle differs more on the whole, by its early members at high rates, and the restarts keep the late ones apart"
+    else:
+        text = "the restarts give no more diversity"
     return Conclusion(
         "note",
-        f"**{title(setting)}:** snapshots correlate {number(correlation)} on average, NoCycle members {number(other)}: "
-        f"restarts give {'more' if more else 'no more'} diversity. Two snapshots disagree on {differ[0]:.1%} of the test images, "
-        f"two NoCycle members on {differ[1]:.1%}; the last two of each on {last[0]:.1%} and {last[1]:.1%}. Neighbouring snapshots "
-        f"correlate {number(near)}, distant ones {number(far)}.",
+        f"**{title(setting)}:** {text}. Mean correlation {number(correlation)} among snapshots and {number(other)} among "
+        f"NoCycle members; {differ[0]:.1%} and {differ[1]:.1%} of the test images are classified differently by two members, "
+        f"{last[0]:.1%} and {last[1]:.1%} by the last two. Neighbouring snapshots correlate {number(near)}, others {number(far)}.",
     )
 
 

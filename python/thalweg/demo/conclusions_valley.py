@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .conclusions import title
+from .config import SETTING_NAMES
 from .words import Conclusion, number, plural, short
 
 
@@ -22,7 +23,7 @@ def path(found: dict[str, Any], setting: str) -> Conclusion:
         f"**{title(setting)}:** two directions hold {share:.0%} of the path's variance (a mere random walk would show "
         f"{null:.0%}). The loss at the snapshots themselves goes from {number(true[0])} to {number(true[-1])}; at their places in "
         f"the plane it is {number(drawn[0])} and {number(drawn[-1])}, as the first lies {number(pca['snapshot_off_plane'][0], 1)} "
-        f"outside the plane. The first cycle moves the weights by {number(first, 1)}, each restart after it by "
+        f"outside the plane. The first cycle moves the weights by {number(first, 1)}, each later one by "
         f"{number(float(moved.min()), 1)} to {number(float(moved.max()), 1)}"
         + (", less each time." if shrinking else "."),
     )
@@ -40,13 +41,8 @@ def random_plane(found: dict[str, Any]) -> Conclusion:
     rise = {setting: one["random"]["border"] - one["random"]["center"] for setting, one in found.items()}
     steep, other = sorted(rise, key=lambda setting: -rise[setting])
     ratio = rise[steep] / rise[other] if rise[other] > 0 else float("inf")
-    centred = all(
-        max(abs(one["random"]["lowest_x"]), abs(one["random"]["lowest_y"])) <= 0.1 for one in found.values()
-    )
-    text = (
-        ". ".join(parts)
-        + f". The rise is {ratio:.1f} times as large with {title(steep)[0].lower() + title(steep)[1:]}"
-    )
+    centred = all(max(abs(one["random"]["lowest_x"]), abs(one["random"]["lowest_y"])) <= 0.1 for one in found.values())
+    text = ". ".join(parts) + f". The rise is {ratio:.1f} times as large with {SETTING_NAMES[steep]}"
     text += ", and the lowest point lies at the snapshot in both." if centred else "."
     return Conclusion("note", text)
 
@@ -85,11 +81,11 @@ def sharpness(found: dict[str, Any], setting: str) -> Conclusion:
         "none": "not clearly different before and after a restart",
     }
     interval = (
-        "" if pair["n"] < 2 else f", 95 % interval of the difference {short(pair['low'])} to {short(pair['high'])}"
+        "" if pair["n"] < 2 else f", 95% interval of the difference {short(pair['low'])} to {short(pair['high'])}"
     )
     return Conclusion(
         "note",
         f"**{title(setting)}:** the place is {words[pair['verdict']]}: moving every filter by {sharp['rho']:.0%} of its norm raises "
-        f"the loss by {short(before)} at the end of a cycle and by {short(after)} {sharp['updates_after']} updates later (mean of "
-        f"{plural(pair['n'], 'restart')}{interval}).",
+        f"the loss by {short(before)} at the end of a cycle, and by {short(after)} when {sharp['updates_after']} updates have "
+        f"passed since the restart (mean of {plural(pair['n'], 'restart')}{interval}).",
     )

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from .. import _check
 
 SETTINGS = ("plain", "noisy")
-SETTING_TITLES = {"plain": "plain digits", "noisy": "20 % of training labels re-drawn"}
+SETTING_TITLES = {"plain": "plain digits", "noisy": "20% of training labels re-drawn"}
+SETTING_NAMES = {"plain": "plain digits", "noisy": "noisy labels"}  # in sentences
 
-DEFAULT_SEEDS = 5
+DEFAULT_SEEDS = 6
 FULL_SEEDS = 10
 
 

@@ -61,10 +61,11 @@ def digits(split: Split, noisy: Split, rows: int = 3, columns: int = 12) -> Figu
 def range_tests(results: Mapping[str, RangeTestResult]) -> Figure:
     """Draw both range tests side by side."""
     with style():
-        figure = canvas(11.0, 4.2)
+        figure = canvas(11.0, 4.9)
         for ax, setting in zip(figure.subplots(1, 2), SETTINGS, strict=True):
             draw_range_test(results[setting], ax)
             ax.set_title(SETTING_TITLES[setting])
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # inside it would cover a phase
         return figure
 
 
@@ -85,8 +86,7 @@ def runs(pictures: Mapping[str, Pictures], config: Config) -> Figure:
                 errors = seen.val_error[method]
                 bottom.plot(np.arange(1, len(errors) + 1), 100 * errors, color=colour, linewidth=1.2)
             top.set_title(SETTING_TITLES[setting])
-            top.set_yscale("symlog", linthresh=1e-3)
-            top.set_ylim(0, None)
+            top.set_ylim(bottom=0)
             middle.set_yscale("log")
             bottom.set_yscale("log")
             _percent_ticks(bottom)
@@ -133,9 +133,7 @@ def twins(curves: Mapping[str, Mapping[str, Curve]], config: Config) -> Figure:
         for name, colour in (("float32", ORANGE), ("float64", GREEN)):
             difference = np.abs(curves[name]["thalweg"].losses - curves[name]["torch"].losses)
             shown = np.maximum(difference, 1e-17)
-            right.plot(
-                np.arange(1, len(shown) + 1) / window, shown, ".", markersize=2.5, color=colour, label=name
-            )
+            right.plot(np.arange(1, len(shown) + 1) / window, shown, ".", markersize=2.5, color=colour, label=name)
         right.set_yscale("log")
         right.set_ylim(3e-18, 1)
         right.set_ylabel("|loss difference|, each update")
@@ -182,48 +180,40 @@ def members(ensembles: Mapping[str, Any], single: Mapping[str, float]) -> Figure
         single: Per setting, the mean test error of the best single run, as a line.
     """
     with style():
-        figure = canvas(11.0, 7.4)
-        axes = figure.subplots(2, 2)
+        figure = canvas(11.0, 9.6)
+        axes = figure.subplots(3, 2)
+        labels = {"snapshot": "SGDR snapshots", "nocycle": "NoCycle: snapshots of step decay"}
         for column, setting in enumerate(SETTINGS):
-            top, bottom = axes[:, column]
+            alone, error, nll = axes[:, column]
             for kind, colour in ENSEMBLE_COLOURS.items():
                 found = ensembles[setting][kind]
-                _band(top, found["members"]["error"], colour, f"{TITLES[kind]}: member alone", 100.0, "o:")
-                _band(
-                    top, found["last_m"]["error"], colour, f"{TITLES[kind]}: last m together", 100.0, "s-", reverse=True
-                )
-                _band(bottom, found["last_m"]["nll"], colour, f"{TITLES[kind]}: last m together", 1.0, "s-", reverse=True)
-            top.axhline(100 * single[setting], color="black", linewidth=1, linestyle="--", label="best single run")
-            top.set_title(SETTING_TITLES[setting])
-            top.set_ylim(bottom=0)
-            count = len(ensembles[setting]["snapshot"]["members"]["error"][0])
-            for ax in (top, bottom):
-                ax.set_xticks(range(1, count + 1))
-            top.set_xlabel("member i alone  |  members i to the last together")
-            bottom.set_xlabel("members i to the last together")
-        axes[0, 0].set_ylabel("test error (%)")
-        axes[1, 0].set_ylabel("test NLL (nats)")
+                _means(alone, found["members"]["error"], colour, labels[kind], 100.0)
+                _means(error, found["last_m"]["error"], colour, labels[kind], 100.0)
+                _means(nll, found["last_m"]["nll"], colour, labels[kind], 1.0)
+            for ax in (alone, error):
+                ax.axhline(100 * single[setting], color="black", linewidth=1, linestyle="--", label="best single run")
+            alone.set_title(SETTING_TITLES[setting])
+            alone.set_xlabel("which member, alone")
+            for ax in (error, nll):
+                ax.set_xlabel("m: how many of the last members together")
+            for ax in axes[:, column]:
+                ax.set_xticks(range(1, len(ensembles[setting]["snapshot"]["members"]["error"][0]) + 1))
+        for ax, label in zip(
+            axes[:, 0],
+            ("test error of one member (%)", "test error of the last m (%)", "test NLL of the last m"),
+            strict=True,
+        ):
+            ax.set_ylabel(label)
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         return figure
 
 
-def _band(
-    ax: Axes, values: Any, colour: str, label: str, factor: float, form: str, reverse: bool = False
-) -> None:
-    """Draw the mean over seeds with error bars; `reverse` turns "last m" into "from member i on"."""
-    array = factor * np.asarray(values, dtype=np.float64)
-    array = array[:, ::-1] if reverse else array
-    found = [mean_se(column) for column in array.T.tolist()]
+def _means(ax: Axes, values: Any, colour: str, label: str, factor: float) -> None:
+    """Draw the mean over the seeds of values [seeds, m] with error bars."""
+    found = [mean_se(column) for column in (factor * np.asarray(values, dtype=np.float64)).T.tolist()]
+    means, errors = ([pair[i] for pair in found] for i in (0, 1))
     ax.errorbar(
-        np.arange(1, array.shape[1] + 1),
-        [mean for mean, _ in found],
-        yerr=[se for _, se in found],
-        fmt=form,
-        color=colour,
-        capsize=2.5,
-        markersize=5,
-        label=label,
-        markerfacecolor="white" if ":" in form else colour,
+        range(1, len(found) + 1), means, yerr=errors, fmt="o-", color=colour, capsize=2.5, markersize=5, label=label
     )
 
 

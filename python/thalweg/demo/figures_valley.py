@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._extras import require
+from ..landscape import Surface
 from ..plot._style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SURFACE_MAP, style
 from ..plot.landscape import excess_levels, mark_numbers
 from . import saddle as saddle_part
@@ -19,39 +21,46 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LR_MAP = "plasma"
-_SADDLE_COLOURS = {"small": GREY, "cyclical": RED, "mean": BLUE, "peak": PURPLE}
+_SURFACE_MAP = "Blues_r"  # low is dark; leaves the warm colours to the path
+_LR_MAP = "autumn_r"  # red is hot: a high learning rate
+_SADDLE_COLOURS = {"small": "black", "cyclical": RED, "mean": BLUE, "peak": PURPLE}
 
 
-def _contours(ax: Axes, valley: Valley, which: str) -> Any:
-    surface = valley.pca if which == "pca" else valley.random
-    loss = surface.metric("loss")
-    levels = excess_levels(loss)
-    drawn = ax.contourf(
-        surface.x, surface.y, np.clip(loss, None, levels[-1]), levels=levels, cmap=SURFACE_MAP, extend="min"
-    )
-    ax.contour(surface.x, surface.y, loss, levels=levels, colors="white", linewidths=0.35, alpha=0.6)
+def _contours(ax: Axes, surface: Surface, levels: Any) -> Any:
+    """Fill between `levels`, each band with a colour of its own; returns what a colour bar needs."""
+    colours = require("matplotlib.colors", "the demo")
+    loss = np.clip(surface.metric("loss"), levels[0], levels[-1])
+    norm = colours.BoundaryNorm(levels, 256)
+    drawn = ax.contourf(surface.x, surface.y, loss, levels=levels, cmap=_SURFACE_MAP, norm=norm)
+    ax.contour(surface.x, surface.y, loss, levels=levels, colors="white", linewidths=0.4, alpha=0.7)
     ax.grid(False)
-    return drawn, levels
+    return drawn
 
 
-def _loss_bar(figure: Figure, ax: Axes, drawn: Any, levels: Any) -> None:
-    bar = figure.colorbar(drawn, ax=ax, shrink=0.9)
-    ticks = levels[::3]
-    bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+def _loss_bar(figure: Figure, ax: Any, drawn: Any, levels: Any) -> None:
+    bar = figure.colorbar(drawn, ax=ax, shrink=0.9, spacing="uniform")
+    ticks = levels[::2]
+    bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
+    bar.ax.minorticks_off()
     bar.set_label("training loss")
+
+
+def _levels(surface: Surface) -> Any:
+    """Return contour levels from the lowest value up, evenly spaced in the logarithm of the excess over it."""
+    loss = surface.metric("loss")
+    return np.concatenate([[loss.min()], excess_levels(loss, 13)])
 
 
 def draw_path(ax: Axes, valley: Valley) -> Any:
     """Draw the path of the run on `ax`, coloured by learning rate, with its snapshots; returns the points."""
     x, y = valley.coordinates.T
     lrs = [entry["lr"] for entry in valley.trajectory.metadata]
-    ax.plot(x, y, color="white", linewidth=0.9, alpha=0.75, zorder=3)
-    points = ax.scatter(x, y, c=lrs, cmap=_LR_MAP, s=15, zorder=4, edgecolors="white", linewidths=0.25)
+    ax.plot(x, y, color="black", linewidth=0.7, alpha=0.6, zorder=3)
+    points = ax.scatter(x, y, c=lrs, cmap=_LR_MAP, s=17, zorder=4, edgecolors="black", linewidths=0.2)
     ax.plot(x[0], y[0], marker="X", markersize=9, color="white", markeredgecolor="black", zorder=6)
     ax.annotate(
         "start", (x[0], y[0]), (0, 11), textcoords="offset points", ha="center", fontsize=9, fontweight="bold",
-        color="white", zorder=7,
+        color="black", zorder=7,
     )  # fmt: skip
     mark_numbers(ax, valley.coordinates[valley.snapshot_rows])
     return points
@@ -63,7 +72,8 @@ def path(valleys: Mapping[str, Valley]) -> Figure:
         figure = canvas(13.0, 6.2)
         for ax, setting in zip(figure.subplots(1, 2), SETTINGS, strict=True):
             valley = valleys[setting]
-            drawn, levels = _contours(ax, valley, "pca")
+            levels = _levels(valley.pca)
+            drawn = _contours(ax, valley.pca, levels)
             points = draw_path(ax, valley)
             figure.colorbar(points, ax=ax, location="bottom", shrink=0.7, aspect=40).set_label("learning rate")
             _loss_bar(figure, ax, drawn, levels)
@@ -91,7 +101,7 @@ def hero(valley: Valley, lrs: Any, config: Config) -> Figure:
         left.set_xlabel("epoch")
         left.set_ylabel("learning rate")
         left.set_title("Warm restarts, a snapshot at the end of every cycle")
-        drawn, levels = _contours(right, valley, "pca")
+        _contours(right, valley.pca, _levels(valley.pca))
         points = draw_path(right, valley)
         figure.colorbar(points, ax=right, shrink=0.9, pad=0.02).set_label("learning rate")
         right.set_xlabel("PC 1")
@@ -104,14 +114,18 @@ def random_plane(valleys: Mapping[str, Valley]) -> Figure:
     """Draw the filter-normalised random planes around the last snapshots, with one scale of levels."""
     with style():
         figure = canvas(12.0, 5.0)
-        for ax, setting in zip(figure.subplots(1, 2), SETTINGS, strict=True):
-            drawn, levels = _contours(ax, valleys[setting], "random")
+        axes = figure.subplots(1, 2)
+        values = [valleys[setting].random.metric("loss") for setting in SETTINGS]
+        low, high = min(v.min() for v in values), max(v.max() for v in values)
+        levels = np.geomspace(low, high, 15)
+        for ax, setting in zip(axes, SETTINGS, strict=True):
+            drawn = _contours(ax, valleys[setting].random, levels)
             ax.plot(0, 0, marker="o", color="white", markeredgecolor="black")
-            _loss_bar(figure, ax, drawn, levels)
             ax.set_aspect("equal")
             ax.set_xlabel("direction 1, in filter norms")
             ax.set_ylabel("direction 2, in filter norms")
             ax.set_title(SETTING_TITLES[setting])
+        _loss_bar(figure, list(axes), drawn, levels)
         return figure
 
 
@@ -127,9 +141,7 @@ def barriers(valleys: Mapping[str, Valley]) -> Figure:
             for i in range(m - 1):
                 label = "neighbouring snapshots" if i == 0 else None
                 ax.plot(found.alphas, found.curves[i, i + 1], color=BLUE, linewidth=1.2, label=label)
-            ax.plot(
-                found.alphas, found.curves[0, m - 1], color=GREEN, linewidth=2, label="first to last snapshot"
-            )
+            ax.plot(found.alphas, found.curves[0, m - 1], color=GREEN, linewidth=2, label="first to last snapshot")
             ax.plot(
                 found.alphas,
                 found.curves[m - 1, m],
@@ -217,24 +229,29 @@ def saddle(descents: Mapping[str, Descent]) -> Figure:
         x, y = np.linspace(-0.75, 0.75, 161), np.linspace(-0.45, 1.25, 161)
         height = saddle_part.surface(x, y)
         levels = [0.002, 0.02, 0.06, 0.12, 0.18, 0.22, 0.25, 0.3, 0.4, 0.7, 1.5, 3, 6]
-        left.contourf(x, y, np.log10(height + 1e-3), levels=24, cmap=SURFACE_MAP)
+        left.contourf(x, y, np.log10(height + 1e-3), levels=24, cmap=_SURFACE_MAP)
         left.contour(x, y, height, levels=levels, colors="white", linewidths=0.4, alpha=0.7)
         left.grid(False)
-        for name in ("mean", "cyclical", "small"):
-            points = descents[name].path
-            left.plot(*points.T, ".-", color=_SADDLE_COLOURS[name], markersize=4, linewidth=1, zorder=4, markeredgecolor="white", markeredgewidth=0.25)  # fmt: skip
-        for place, text in (((0, 0), "saddle"), ((0, 1), "minimum")):
-            left.plot(*place, marker="+", color="white", markersize=11, markeredgewidth=2, zorder=5)
-            left.annotate(
-                text,
-                place,
-                (12, -4),
-                textcoords="offset points",
-                color="white",
-                fontweight="bold",
-                fontsize=9,
-                zorder=6,
+        looks = {"mean": ("-", 5.0, 3), "cyclical": (".-", 1.0, 4), "small": ("-", 2.5, 5)}
+        for name, (form, width, order) in looks.items():
+            left.plot(
+                *descents[name].path.T, form, color=_SADDLE_COLOURS[name], linewidth=width, markersize=3.5, zorder=order
             )
+        left.plot(*descents["small"].path[-1], "s", color="black", markersize=6, zorder=6)
+        left.plot(*saddle_part.START, marker="X", markersize=9, color="white", markeredgecolor="black", zorder=6)
+        last = tuple(descents["small"].path[-1])
+        notes = (
+            (saddle_part.START, "start", (-4, 12)),
+            (last, "small rate, at the end", (14, 22)),
+            ((0, 1), "minimum", (14, 6)),
+            ((0, 0), "saddle", (14, -20)),
+        )
+        for place, text, offset in notes:
+            left.annotate(
+                text, place, offset, textcoords="offset points", fontsize=9, zorder=7,
+                bbox={"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.85},
+                arrowprops={"arrowstyle": "-", "lw": 0.7},
+            )  # fmt: skip
         left.set_xlim(x[0], x[-1])
         left.set_ylim(y[0], y[-1])
         left.set_xlabel("x, steep")
@@ -248,9 +265,12 @@ def saddle(descents: Mapping[str, Descent]) -> Figure:
         top.set_ylim(1e-6, 1e3)
         top.set_ylabel("loss")
         top.set_title("Loss and learning rate")
-        bottom.axhline(2 / saddle_part.CURVATURE, color="black", linewidth=0.8, linestyle=":")
-        bottom.annotate("stable below this rate", (saddle_part.STEPS, 2 / saddle_part.CURVATURE), (0, -11), textcoords="offset points", ha="right", fontsize=8)  # fmt: skip
+        limit = 2 / saddle_part.CURVATURE
+        line = bottom.axhline(
+            limit, color=GREY, linewidth=1.2, linestyle=":", label=f"unstable if held above {limit:g}"
+        )
         bottom.set_ylabel("learning rate")
         bottom.set_xlabel("update")
-        figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        handles, labels = top.get_legend_handles_labels()
+        figure.legend([*handles, line], [*labels, line.get_label()], loc="outside lower center", ncols=5, fontsize=8.5)
         return figure

@@ -13,6 +13,8 @@ from .figures import METHOD_COLOURS, smooth
 from .landscape_part import Valley
 from .runs import METHODS, TITLES, Pictures
 
+_COLD = [[0.0, "#08306b"], [0.5, "#4292c6"], [1.0, "#c6dbef"]]
+_HOT = [[0.0, "#ffff00"], [1.0, "#ff0000"]]  # as in the PNG figures: red is a high learning rate
 _KEEP = 3  # every third update is enough for a screen
 
 
@@ -67,7 +69,7 @@ def runs(pictures: Mapping[str, Pictures], config: Config) -> Any:
         hovermode="x",
     )
     figure.update_yaxes(title_text="learning rate", row=1, col=1)
-    figure.update_yaxes(title_text="training loss", type="log", row=2, col=1)
+    figure.update_yaxes(title_text="training loss", type="log", dtick=1, row=2, col=1)
     figure.update_xaxes(title_text="epoch", row=2, col=1)
     return figure
 
@@ -78,12 +80,13 @@ def valley(found: Valley) -> Any:
     route = np.column_stack([found.coordinates, found.plane_loss])
     figure = found.pca.plot.figure(trajectory=route, snapshots=route[rows])
     surface, path, snapshots = figure.data
-    surface.colorbar.update(title={"text": "log10 excess loss"}, len=0.55, thickness=14)
+    surface.update(colorscale=_COLD)
+    surface.colorbar.update(title={"text": "log10 excess<br>loss"}, len=0.55, thickness=14)
     lrs = [entry["lr"] for entry in found.trajectory.metadata]
     path.update(
         mode="lines",
-        line={"color": lrs, "colorscale": "Plasma", "width": 6},
-        name="path, brighter where the learning rate is high",
+        line={"color": lrs, "colorscale": _HOT, "width": 7},
+        showlegend=False,
         customdata=np.column_stack([found.steps, lrs, found.plane_loss]),
         hovertemplate="update %{customdata[0]:.0f}<br>learning rate %{customdata[1]:.3g}<br>loss %{customdata[2]:.3g}"
         "<extra></extra>",
@@ -97,11 +100,14 @@ def valley(found: Valley) -> Any:
         marker={"size": 5, "color": "#ffffff", "line": {"color": "#111827", "width": 2}},
     )
     figure.update_layout(
-        legend={"orientation": "h", "x": 0, "y": 0},
+        showlegend=False,
         scene={
             "xaxis_title": "PC 1",
             "yaxis_title": "PC 2",
-            "camera": {"eye": {"x": 1.25, "y": -1.35, "z": 0.95}},
+            "zaxis_title": "log10 excess loss",
+            "aspectmode": "manual",
+            "aspectratio": {"x": 1.25, "y": 1.0, "z": 0.55},
+            "camera": {"eye": {"x": 0.75, "y": -1.45, "z": 1.0}, "center": {"x": 0, "y": 0, "z": -0.15}},
         },
     )
     return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,7 @@ def _distances(trajectory: Trajectory, rows: Sequence[int]) -> list[float]:
     points = [trajectory.points[row] for row in rows]
     return [
         float(sum((a[name].double() - b[name].double()).square().sum() for name in a)) ** 0.5
-        for a, b in zip(points, points[1:], strict=False)
+        for a, b in pairwise(points)
     ]
 
 
@@ -173,9 +174,7 @@ def _ring(surface: Surface) -> dict[str, float]:
     }
 
 
-def _sharpness(
-    config: Config, evaluator: Evaluator, pictures: Pictures
-) -> tuple[npt.NDArray[np.int64], Array, Array]:
+def _sharpness(config: Config, evaluator: Evaluator, pictures: Pictures) -> tuple[npt.NDArray[np.int64], Array, Array]:
     """Return updates, sharpness and its standard error at a sixth of a cycle apart, starting with the first cycle."""
     stride = max(1, round(len([s for s, _ in pictures.path if s < config.cycle_steps]) / 6))
     chosen = pictures.path[stride::stride]

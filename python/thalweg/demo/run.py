@@ -97,7 +97,7 @@ def run_demo(
 
     Args:
         out: Directory, absent or empty. It stays as it was, or absent, unless everything succeeds.
-        seeds: Paired repetitions of all training runs; by default 5, or 10 with budget "full". At least 3 are needed
+        seeds: Paired repetitions of all training runs; by default 6, or 10 with budget "full". At least 3 are needed
             for claims.
         budget: "default", "full", or "smoke" (a few seconds, for tests; its numbers mean nothing).
         overwrite: Allow files in `out` to be replaced.
@@ -280,4 +280,3 @@ def _conditions() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "threads": THREADS,
     }
-

@@ -33,6 +33,18 @@ TITLES = {
     "snapshot": "snapshot ensemble",
     "fitted": "snapshot ensemble, fitted on validation",
 }
+NAMES = {  # in sentences
+    "constant": "the constant rate",
+    "step": "step decay",
+    "cosine": "the single cosine",
+    "triangular": "the triangular cycles",
+    "sgdr": "the last SGDR snapshot alone",
+    "best_snapshot": "the one snapshot that is best on validation",
+    "average": "the averaged weights of the snapshots",
+    "nocycle": "the NoCycle ensemble",
+    "snapshot": "the snapshot ensemble",
+    "fitted": "the snapshot ensemble fitted on validation",
+}
 STEP_GAMMA = 0.1
 
 State = dict[str, Tensor]
@@ -129,9 +141,7 @@ def _ensembles(collector: SnapshotCollector, split: Split, fitted: bool) -> dict
     }
 
 
-def _watch(
-    method: str, model: nn.Module, split: Split, config: Config, pictures: Pictures
-) -> Callable[[int], None]:
+def _watch(method: str, model: nn.Module, split: Split, config: Config, pictures: Pictures) -> Callable[[int], None]:
     """Return what looks at the run after each update: validation error each epoch, the path of SGDR."""
     errors = pictures.val_error[method] = np.empty(config.epochs)
     every = path_stride(config)

@@ -26,7 +26,7 @@ class Paired:
         mean: Mean difference; negative when a is lower.
         se: Standard error of the mean difference; NaN for one pair.
         t: Student's t, mean / se.
-        low: Lower end of the 95 % interval of the mean difference (n - 1 degrees of freedom).
+        low: Lower end of the 95% interval of the mean difference (n - 1 degrees of freedom).
         high: Its upper end.
         wins: Pairs in which a is lower.
         ties: Pairs that are equal.
@@ -47,7 +47,7 @@ class Paired:
 
     @property
     def verdict(self) -> str:
-        """"helped" or "hurt" when the 95 % interval excludes 0 over at least 3 pairs; "none" otherwise."""
+        """Return "helped" or "hurt" when the 95% interval excludes 0 over at least 3 pairs, else "none"."""
         if self.n < ENOUGH or not (self.high < 0 or self.low > 0):
             return "none"
         return "helped" if self.high < 0 else "hurt"
@@ -65,9 +65,7 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Paired:
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.ndim != 1 or first.shape != second.shape or not len(first):
-        raise ValueError(
-            f"paired: a and b must be lists of one positive length, got {first.shape} and {second.shape}"
-        )
+        raise ValueError(f"paired: a and b must be lists of one positive length, got {first.shape} and {second.shape}")
     d = first - second
     n, mean = len(d), float(d.mean())
     se = float(d.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan

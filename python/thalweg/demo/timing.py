@@ -44,9 +44,7 @@ def _contestants(config: Config) -> dict[str, tuple[torch.nn.Module, torch.optim
     return found
 
 
-def _both(
-    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler
-) -> Callable[[], None]:
+def _both(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler) -> Callable[[], None]:
     def step() -> None:
         optimizer.step()
         scheduler.step()

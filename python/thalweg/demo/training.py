@@ -26,7 +26,7 @@ def batch_order(train_size: int, batch_size: int, steps: int, seed: int) -> list
     batches: list[Tensor] = []
     while len(batches) < steps:
         rows = torch.randperm(train_size, generator=generator)
-        batches += rows[: train_size // batch_size * batch_size].split(batch_size)
+        batches += rows[: train_size // batch_size * batch_size].view(-1, batch_size).unbind()
     return batches[:steps]
 
 
@@ -73,4 +73,5 @@ def train(
 @torch.no_grad()
 def probabilities(model: nn.Module, inputs: Tensor) -> Tensor:
     """Return the class probabilities of `inputs` [n, ...] in eval mode, float64 [n, classes]; the mode stays eval."""
-    return model.eval()(inputs).double().softmax(1)
+    logits: Tensor = model.eval()(inputs)
+    return logits.double().softmax(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from .stats import ENOUGH, Paired
@@ -17,18 +18,17 @@ class Conclusion(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """How a quantity is written: its name, the factor to the unit, digits, the unit of values and of differences."""
+    """How a quantity is written: its name, the factor to the unit, digits, the unit."""
 
     name: str
     factor: float
     digits: int
     unit: str
-    difference_unit: str
 
 
 MEASURES = {
-    "error": Measure("test error", 100.0, 1, " %", " percentage points"),
-    "nll": Measure("NLL", 1.0, 3, "", " nats"),
+    "error": Measure("test error", 100.0, 1, "%"),
+    "nll": Measure("NLL", 1.0, 3, ""),
 }
 
 
@@ -78,29 +78,39 @@ def seeds_of(pair: Paired) -> str:
 
 
 def compared(pair: Paired, measure: str) -> str:
-    """Write one comparison: both values, the difference with its 95 % interval, the seeds."""
-    m = MEASURES[measure]
-    word = {"helped": "lower", "hurt": "higher", "none": "no clear difference"}[pair.verdict]
-    text = f"{m.name} {shown(pair.mean_a, measure)} against {shown(pair.mean_b, measure)}, {word}"
+    """Write one comparison: both values, whether the difference is clear, the seeds."""
+    text = f"{MEASURES[measure].name} {shown(pair.mean_a, measure)} against {shown(pair.mean_b, measure)}"
     if pair.n < ENOUGH:
         return f"{text} (only {plural(pair.n, 'seed')}: too few for a claim)"
-    low, high = (number(m.factor * end, m.digits) for end in (pair.low, pair.high))
-    difference = number(m.factor * pair.mean, m.digits)
-    return (
-        f"{text} (difference {difference}{m.difference_unit}, 95 % interval {low} to {high}; {seeds_of(pair)})"
-    )
+    if pair.verdict == "none":
+        return f"{text}, no clear difference ({seeds_of(pair)})"
+    if pair.verdict == "hurt":
+        return f"{text}, higher with {pair.losses} of {plural(pair.n, 'seed')}"
+    return f"{text}, {seeds_of(pair)}"
 
 
-def comparison(subject: str, other: str, pairs: dict[str, Paired]) -> Conclusion:
+def interval(pair: Paired, measure: str) -> str:
+    """Write the mean difference with its 95% interval."""
+    m = MEASURES[measure]
+    mean, low, high = (number(m.factor * value, m.digits) for value in (pair.mean, pair.low, pair.high))
+    return mean if math.isnan(pair.low) else f"{mean} ({low} to {high})"
+
+
+def comparison(where: str, subject: str, other: str, pairs: dict[str, Paired]) -> Conclusion:
     """Compare `subject` with `other` in every measure of `pairs`; lower is better in each."""
-    verdict = combined(pair.verdict for pair in pairs.values())
     parts = "; ".join(compared(pair, measure) for measure, pair in pairs.items())
-    return Conclusion(verdict, f"**{subject} against {other}:** {parts}.")
+    text = f"**{capital(where)}, {subject} against {other}:** {parts}."
+    return Conclusion(combined(pair.verdict for pair in pairs.values()), text)
+
+
+def capital(text: str) -> str:
+    """Return `text` with its first letter as a capital."""
+    return text[:1].upper() + text[1:]
 
 
 def trend(values: Sequence[float], measure: str) -> str:
     """Say how a measure moves along a list, from its first to its last entry, and where it is lowest."""
-    falls = sum(b < a for a, b in zip(values, values[1:], strict=False))
+    falls = sum(b < a for a, b in pairwise(values))
     steps = len(values) - 1
     best = min(range(len(values)), key=lambda i: values[i])
     if steps and falls == steps:
@@ -109,6 +119,4 @@ def trend(values: Sequence[float], measure: str) -> str:
         how = "falls with no further member"
     else:
         how = f"falls with {falls} of {steps} further members and is lowest with the last {best + 1}"
-    return (
-        f"{MEASURES[measure].name} {how} ({shown(values[0], measure)} alone, {shown(values[-1], measure)} with all)"
-    )
+    return f"{MEASURES[measure].name} {how} ({shown(values[0], measure)} alone, {shown(values[-1], measure)} with all)"
