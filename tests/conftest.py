@@ -28,6 +28,12 @@ def _stand_in(folder: Path) -> None:
 if folder := os.environ.get("THALWEG_TEST_MODULES"):
     _stand_in(Path(folder))
 
+import thalweg  # noqa: E402
+
+for _name in ("_core", "_testing"):  # an import that finds a loaded module does not set the package's attribute
+    if f"thalweg.{_name}" in sys.modules:
+        setattr(thalweg, _name, sys.modules[f"thalweg.{_name}"])
+
 from thalweg import _core  # noqa: E402
 
 

@@ -18,7 +18,7 @@ void bind_schedule(py::module_& module) {
              Plan plan;
              plan.words.resize(view.size() / sizeof(std::uint64_t));
              if (view.size() % sizeof(std::uint64_t) != 0) throw py::value_error("plan: not a whole number of words");
-             std::memcpy(plan.words.data(), view.data(), view.size());
+             if (!view.empty()) std::memcpy(plan.words.data(), view.data(), view.size());
              validate_plan(plan.words.data(), static_cast<std::int64_t>(plan.words.size()));
              return plan;
            }),

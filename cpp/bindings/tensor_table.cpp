@@ -104,7 +104,7 @@ void TensorTable::rebuild(const py::list& groups) {
       hot.param = param.ptr();
       hot.group = static_cast<std::int32_t>(g);
       hot_.push_back(hot);
-      owned_.push_back({py::reinterpret_borrow<py::object>(param), {}, {}, {}});
+      owned_.push_back({py::reinterpret_borrow<py::object>(param), {}, hold_accumulator(param), {}, {}});
     }
   }
   checks_.assign(hot_.size(), Check{});

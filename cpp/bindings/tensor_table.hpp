@@ -52,6 +52,7 @@ class TensorTable {
   };
   struct Owned {  // keeps what Hot and Check point to
     pybind11::object param, inner;
+    pybind11::object accumulator;  // see hold_accumulator() in python_access.hpp
     std::vector<pybind11::object> values;
     std::vector<pybind11::object> aliases;  // detached views: the cached addresses never dangle
   };

@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_code_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_code_blocks_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -27,7 +29,9 @@ def test_code_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_generated_sections_are_up_to_date() -> None:
     done = subprocess.run([sys.executable, "benchmarks/report.py", "--check"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, "run `make report`: README.md differs from what the committed results give\n" + done.stderr
+    assert done.returncode == 0, (
+        "run `make report`: README.md differs from what the committed results give\n" + done.stderr
+    )
 
 
 def test_links_and_make_targets_exist() -> None:

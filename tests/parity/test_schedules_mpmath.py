@@ -67,7 +67,7 @@ def cosine(draw: random.Random) -> Case:
 def polynomial(draw: random.Random) -> Case:
     a, b = rates(draw)
     n = length(draw)
-    power = draw.choice([1.0, 2.0, 0.5, 3.0, draw.uniform(0.001, 1), draw.uniform(0.1, 8)])
+    power = draw.choice([1.0, 2.0, 0.5, 3.0, draw.uniform(0.001, 1), draw.uniform(1, 60)])
     k = step_in(draw, n)
     return schedules.polynomial(a, n, power, b), k, mpf(b) + (mpf(a) - mpf(b)) * (1 - mpf(k) / n) ** mpf(power)
 
