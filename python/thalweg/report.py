@@ -11,7 +11,6 @@ import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -282,4 +281,4 @@ class Report:
 
 
 def _asset(name: str) -> str:
-    return (resources.files(__package__) / "_assets" / name).read_text(encoding="utf-8")
+    return (Path(__file__).parent / "_assets" / name).read_text(encoding="utf-8")

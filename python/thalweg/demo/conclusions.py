@@ -147,13 +147,17 @@ def twin(found: dict[str, Any]) -> Conclusion:
     """Say how far thalweg's and torch's loss curves differ, in float64 and float32."""
     double, single = found["float64"], found["float32"]
     equal = double["max_difference"] < 1e-9
+    rates = max(double["max_lr_difference"], single["max_lr_difference"])
+    grown = single["max_difference"] > 100 * single["first_epoch"]
     return Conclusion(
         "helped" if equal else "hurt",
         f"In float64 the two curves differ by at most {short(double['max_difference'])} over all {double['steps']} updates: "
         + ("the same numbers up to rounding" if equal else "more than rounding explains")
         + f". In float32 they differ by at most {short(single['first_epoch'])} in the first epoch and "
-        f"{short(single['max_difference'])} in the whole run, as training amplifies the last bit of every float32 sum. "
-        f"The learning rates differ by at most {short(double['max_lr_difference'])}.",
+        f"{short(single['max_difference'])} in the whole run"
+        + (", as training amplifies the last bit of every float32 sum" if grown else "")
+        + ". "
+        + ("The learning rates are the same." if rates == 0 else f"The rates differ by at most {short(rates)}."),
     )
 
 
@@ -259,7 +263,7 @@ def timing(shares: dict[str, Any]) -> Conclusion:
     best = min(theirs["update_us"], fused["update_us"]) / ours["update_us"]
     return Conclusion(
         "helped" if best > 1 else "hurt",
-        f"Optimizer and schedule take {theirs['share']:.1%} of a training step with torch ({theirs['update_us']:.0f} µs), "
+        f"**Step time:** optimizer and schedule take {theirs['share']:.1%} of a training step with torch ({theirs['update_us']:.0f} µs), "
         f"{fused['share']:.1%} with torch's fused SGD ({fused['update_us']:.0f} µs) and {ours['share']:.1%} with thalweg "
         f"({ours['update_us']:.0f} µs): thalweg needs 1/{ratio:.1f} of the default's time and 1/{best:.1f} of the faster one's. "
         "The gradient itself costs the same in all three.",

@@ -60,8 +60,9 @@ def run(config: Config, split: Split, seed: int) -> RangeTestResult:
 
 
 def rates(result: RangeTestResult) -> Rates:
-    """Return the rates that follow from a range test; usual ones when it abstained."""
+    """Return the rates that follow from a range test, in two digits; usual ones when it abstained."""
     if result.suggestion is None or result.bounds is None:
         suggestion, bounds = _FALLBACK
         return Rates(suggestion, *bounds, measured=False)
-    return Rates(result.suggestion, *result.bounds, measured=True)
+    suggestion, base_lr, max_lr = (float(f"{value:.2g}") for value in (result.suggestion, *result.bounds))
+    return Rates(suggestion, base_lr, max_lr, measured=True)

@@ -157,7 +157,7 @@ def _measure(sizes: Config, bar: _Progress) -> Material:
         with bar.part("runs", f"training, {setting}"):
             _repeat(material, setting, rates[setting], bar)
     with bar.part("twin", "torch beside thalweg"):
-        results["twin"] = _twin(material, rates["plain"], bar)
+        results["twin"] = _twin(material, rates["noisy"], bar)
     results["landscape"] = {}
     seconds = {}
     for setting in SETTINGS:
@@ -253,7 +253,7 @@ def _ensemble_numbers(reports: list[Any]) -> dict[str, Any]:
 def _twin(material: Material, rates: Rates, bar: _Progress) -> dict[str, Any]:
     sizes, found = material.config, {}
     for name, dtype in (("float32", torch.float32), ("float64", torch.float64)):
-        curves = material.twins[name] = torch_twin(sizes, material.splits["plain"], rates, 0, dtype)
+        curves = material.twins[name] = torch_twin(sizes, material.splits["noisy"], rates, 0, dtype)
         bar.done(2 * _TWIN)
         difference = np.abs(curves["thalweg"].losses - curves["torch"].losses)
         found[name] = {

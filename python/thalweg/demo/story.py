@@ -102,8 +102,8 @@ def range_test(report: Report, book: Book, material: Material) -> None:
     section.text(
         f"One short run of {material.config.range_steps} updates raises the learning rate from {short(1e-5)} to 10, a little with "
         "each batch. Where it is too small, nothing happens; then the loss falls; then it diverges. All rates of the runs below "
-        "come from here: the constant run uses the suggestion, the triangular one moves between the bounds, and the decaying "
-        "ones start at the upper bound."
+        "come from here, rounded to two digits: the constant run uses the suggestion, the triangular one moves between the bounds, "
+        "and the decaying ones start at the upper bound."
     )
     book.picture(
         section,
@@ -138,8 +138,8 @@ def runs(report: Report, book: Book, material: Material) -> None:
     )
     section.heading("The same numbers as torch")
     section.text(
-        "The step-decay run once more with `torch.optim.SGD` and `torch.optim.lr_scheduler.StepLR`, on the same batches from "
-        "the same start."
+        "The step-decay run with noisy labels once more with `torch.optim.SGD` and `torch.optim.lr_scheduler.StepLR`, on the "
+        "same batches from the same start."
     )
     book.picture(
         section,
