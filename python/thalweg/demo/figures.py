@@ -65,7 +65,6 @@ def range_tests(results: Mapping[str, RangeTestResult]) -> Figure:
         for ax, setting in zip(figure.subplots(1, 2), SETTINGS, strict=True):
             draw_range_test(results[setting], ax)
             ax.set_title(SETTING_TITLES[setting])
-            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # inside it would cover a phase
         return figure
 
 
