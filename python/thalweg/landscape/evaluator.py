@@ -17,7 +17,7 @@ from .. import _check, _core
 from .._preserve import random_state, unwrap
 from . import _weights
 from ._loss import LossFn, Measure, Metric, check_center
-from ._points import axis, dense, dense_targets, read_batches
+from ._points import Batch, axis, dense, dense_targets, read_batches
 from .directions import Directions
 from .result import Line, Points, Surface
 
@@ -41,8 +41,9 @@ class Evaluator:
         data: (inputs, targets) tensors, a data set, or an iterable of such batches, read once and kept.
         metrics: "loss", "accuracy", callables `metric(output, targets)` (batch mean, or one value per sample), or pairs
             (name, callable); all from one forward pass.
-        batch_size: Samples per batch; default: as many as keep the widest layer's activations within 1 MiB. Batches
-            that an iterable brings are kept as they are.
+        batch_size: Samples per batch; default: as many as keep the widest layer's activations within 2 MiB, a rule
+            without timing, so two runs use the same. "tune" times a few sizes and takes the fastest. Batches that an
+            iterable brings are kept as they are.
         bn: BatchNorm: "frozen" statistics as they are (lines between models interpolate them); "recalibrate" computes
             them anew over the data at every point; "batch" uses each batch's own.
 
@@ -68,16 +69,16 @@ class Evaluator:
         loss_fn: LossFn,
         data: Any,
         metrics: Sequence[str | tuple[str, Metric] | Metric] = ("loss",),
-        batch_size: int | None = None,
+        batch_size: int | str | None = None,
         bn: str = "frozen",
     ) -> None:
         self.model = model
         self._params = _weights.parameters("Evaluator", model)
         self._measure = Measure(loss_fn, metrics)
         self._bn = _check.choice("Evaluator", "bn", bn, BN_MODES)
-        if batch_size is not None:
-            batch_size = _check.integer("Evaluator", "batch_size", batch_size, 1)
-        self._batches = read_batches(model, self._params, data, batch_size)
+        tune = batch_size == "tune"
+        size = None if tune or batch_size is None else _check.integer("Evaluator", "batch_size", batch_size, 1)
+        self._batches = read_batches(model, self._params, data, size, self._seconds if tune else None)
         self.count = sum(n for _, _, n in self._batches)
         with random_state():
             check_center(self.at())
@@ -100,6 +101,13 @@ class Evaluator:
             for i, value in enumerate(self._measure.batch(self.model, inputs, targets, n)):
                 totals[i] += value
         return [self._measure.mean(name, total, self.count) for name, total in zip(self.metrics, totals, strict=True)]
+
+    def _seconds(self, batches: list[Batch]) -> float:
+        """Time of one pass over these batches."""
+        self._batches, self.count = batches, sum(n for _, _, n in batches)
+        started = time.perf_counter()
+        self.at()
+        return time.perf_counter() - started
 
     def _evaluation_mode(self) -> None:
         self.model.eval()
@@ -270,8 +278,6 @@ class Evaluator:
                 return go
 
             return self._run((move(float(t)) for t in ts), len(ts), "line", progress)
-
-    # ---- what the result tells ----------------------------------------------------------------------------
 
     def _origin(self, directions: Directions) -> tuple[Tensor, ...]:
         if directions.origin is not None:
