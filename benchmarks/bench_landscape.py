@@ -48,7 +48,7 @@ NETS = {
     "LeNet": (lenet, (1, 28, 28), 10_000),
     "small ResNet": (resnet, (3, 32, 32), 1_000),
 }
-BATCHES = (128, 256, 512, 1024, 2048, 10_000)
+BATCHES = (32, 64, 256, 512, 1024)
 
 
 def hand_written(
@@ -86,21 +86,21 @@ def test_points_per_second(
     directions = random_directions(model, seed=1)
     count = {"MLP": 6, "LeNet": 3, "small ResNet": 3}[net] if timed else 2
     points = np.random.default_rng(0).uniform(-1, 1, (count, 2))
-    evaluator = Evaluator(model, "cross_entropy", (x, y))
+    evaluator = Evaluator(model, "cross_entropy", (x, y), batch_size="tune" if timed else None)
     best = samples
     if timed:
         trials = {}
         for batch in BATCHES:
             for repeat in range(2):
                 start = time.perf_counter()
-                hand_written(model, x, y, directions, points, batch)
+                hand_written(model, x, y, directions, points[:1], batch)
                 if repeat:
-                    trials[batch] = time.perf_counter() - start
+                    trials[batch] = min(trials.get(batch, np.inf), time.perf_counter() - start)
         best = min(trials, key=trials.__getitem__)
     ours = lambda: evaluator.points(directions, points).values["loss"]  # noqa: E731
     peer = lambda: hand_written(model, x, y, directions, points, best)  # noqa: E731
     np.testing.assert_allclose(ours(), peer(), rtol=1e-5)
     against(
-        "landscape, exact tier", f"{net}, {samples:,} samples", f"hand-written loop, batch {best}", ours, peer, seconds=6.0,
+        "landscape, exact tier", f"{net}, {samples:,} samples", f"hand-written loop, batch {best}", ours, peer, seconds=4.0,
         points_per_second=lambda seconds: count / seconds, batch=evaluator._batches[0][2],
     )  # fmt: skip

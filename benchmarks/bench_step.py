@@ -65,7 +65,7 @@ def test_step(
     if timed and elements > 1_000_000:
         bandwidth = copy_bandwidth()
         more = {"copy_gb_s": bandwidth / 1e9, "bandwidth_share": lambda s: BYTES[name] * elements / s / bandwidth}
-    against(f"{name} step", case, "torch fused", ours.step, peer.step, elements=elements, seconds=4.0, **more)
+    against(f"{name} step", case, "torch fused", ours.step, peer.step, elements=elements, seconds=3.0, **more)
 
 
 def test_schedule_in_the_step(against: Callable[..., None], thread_count: int) -> None:
@@ -84,4 +84,4 @@ def test_schedule_in_the_step(against: Callable[..., None], thread_count: int) -
         step()
     for a, b in zip(mine, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-    against("AdamW step + cosine schedule", "160 x 64", "torch fused + scheduler", ours.step, step, seconds=4.0)
+    against("AdamW step + cosine schedule", "160 x 64", "torch fused + scheduler", ours.step, step, seconds=3.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ def alternating(ours: Callable[[], Any], peer: Callable[[], Any], seconds: float
     for warm in (ours, peer, ours, peer):
         warm()
     times: tuple[list[float], list[float]] = ([], [])
+    gc.collect()
+    gc.disable()  # as timeit does: whose turn a collection falls into is chance
     end = time.perf_counter() + seconds
     while len(times[0]) < 5 or time.perf_counter() < end:
         order = (0, 1) if len(times[0]) % 2 else (1, 0)
@@ -24,6 +27,7 @@ def alternating(ours: Callable[[], Any], peer: Callable[[], Any], seconds: float
             start = time.perf_counter()
             run()
             times[which].append(time.perf_counter() - start)
+    gc.enable()
     return times
 
 

@@ -143,7 +143,7 @@ def test_data_sets_give_the_values_of_their_tensors() -> None:
     loader = DataLoader(TensorDataset(x, y), batch_size=10)
     assert Evaluator(model, "cross_entropy", loader).at() == want.at()
     with pytest.raises(ValueError, match="DataLoader brings its own batches"):
-        Evaluator(model, "cross_entropy", loader, batch_size=10)
+        Evaluator(model, "cross_entropy", loader, batch_size="tune")
     with pytest.raises(ValueError, match="holds no samples"):
         Evaluator(model, "cross_entropy", Pairs(x[:0], y[:0]))
 
@@ -186,8 +186,8 @@ def test_hashes_tell_data_and_models_apart() -> None:
     assert base["samples"] == 57
 
 
-@pytest.mark.parametrize(("width", "batch"), [(4096, 64), (512, 512), (4, 4096)])
-def test_default_batch_keeps_the_widest_activation_within_a_mebibyte(width: int, batch: int) -> None:
+@pytest.mark.parametrize(("width", "batch"), [(4096, 128), (512, 1024), (4, 4096)])
+def test_default_batch_keeps_the_widest_activation_within_two_mebibytes(width: int, batch: int) -> None:
     model = nn.Sequential(nn.Linear(1, width, bias=False), nn.AdaptiveAvgPool1d(1))
     data = (torch.zeros(batch + 1, 1), torch.zeros(batch + 1, 1))
     found = Evaluator(model, "mse", data).line(random_directions(model, 1), (0, 0, 1))

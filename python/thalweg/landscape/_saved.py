@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._preserve import modes, random_state
 
@@ -18,10 +19,7 @@ _REGISTRIES = tuple(name for name, value in nn.Module().__dict__.items() if isin
 
 
 class Saved:
-    """A model's parameters, buffers, gradients, flags, hooks and attributes, and the way back.
-
-    Gradients are taken off the parameters meanwhile, so that no loss can add to them.
-    """
+    """A model's parameters, buffers, gradients, flags, hooks and attributes, and the way back."""
 
     def __init__(self, model: nn.Module, params: Mapping[str, nn.Parameter]) -> None:
         self.params = list(params.values())
@@ -29,18 +27,14 @@ class Saved:
         self._grads = [(p, p.grad, p.requires_grad) for p in model.parameters()]
         self._buffers = [(b, b.detach().clone()) for b in model.buffers()]
         self._attributes = [(m, dict(m.__dict__), _registries(m)) for m in model.modules()]
+
+    def hide_gradients(self) -> None:
+        """Take the gradients off the parameters, so that no loss can add to them."""
         for param, _, _ in self._grads:
             param.grad = None
 
     def restore(self) -> None:
         """Write everything back; may be repeated."""
-        for module, attributes, registries in self._attributes:
-            for registry, content in registries:
-                registry.clear()
-                registry.update(content)
-            for name in module.__dict__.keys() - attributes.keys():
-                del module.__dict__[name]
-            module.__dict__.update(attributes)
         with torch.no_grad():
             for param, weight in zip(self.params, self.weights, strict=True):
                 param.data.copy_(weight)
@@ -49,6 +43,13 @@ class Saved:
         for param, grad, flag in self._grads:
             param.requires_grad_(flag)
             param.grad = grad
+        for module, attributes, registries in self._attributes:
+            for registry, content in registries:
+                registry.clear()
+                registry.update(content)
+            for name in module.__dict__.keys() - attributes.keys():
+                del module.__dict__[name]
+            module.__dict__.update(attributes)
 
 
 def _registries(module: nn.Module) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -66,6 +67,7 @@ def untouched(model: nn.Module, params: Mapping[str, nn.Parameter]) -> Iterator[
     with random_state(), modes(model):
         saved = Saved(model, params)
         try:
+            saved.hide_gradients()
             yield saved
         finally:
             try:
@@ -73,6 +75,11 @@ def untouched(model: nn.Module, params: Mapping[str, nn.Parameter]) -> Iterator[
             except KeyboardInterrupt:
                 saved.restore()
                 raise
+
+
+def _writes_only(module: nn.Module) -> bool:
+    """Tell whether the module's forward pass writes its buffers without reading them: no value depends on them."""
+    return isinstance(module, _BatchNorm) and module.training
 
 
 @dataclass
@@ -103,7 +110,7 @@ class SameStart:
     def __init__(self, model: nn.Module) -> None:
         self._buffers = [
             _Buffer(registry, name, buffer, buffer.detach().clone(), buffer._version)
-            for registry in (module._buffers for module in model.modules())
+            for registry in (module._buffers for module in model.modules() if not _writes_only(module))
             for name, buffer in registry.items()
             if buffer is not None
         ]

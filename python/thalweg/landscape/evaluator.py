@@ -17,7 +17,7 @@ from .. import _check, _core
 from .._preserve import unwrap
 from . import _walk, _weights
 from ._loss import LossFn, Measure, Metric, check_center
-from ._points import axis, hash_of_data, read_batches
+from ._points import Batch, axis, hash_of_data, read_batches
 from ._saved import SameStart, Saved, untouched
 from .directions import Directions
 from .result import Line, Points, Surface
@@ -48,7 +48,8 @@ class Evaluator:
             (standard error of the loss over the samples); callables `metric(output, targets)` (batch mean, or one value
             per sample), or pairs (name, callable). All come from one forward pass.
         batch_size: Samples per batch, for tensors and data sets; default: as many as keep the widest layer's
-            activations within 1 MiB. Batches that an iterable brings are kept as they are.
+            activations within 2 MiB, a rule without timing, so two runs use the same. "tune" times a few sizes and
+            takes the fastest. Batches that an iterable brings are kept as they are.
         bn: BatchNorm: "frozen" statistics as they are (lines between models interpolate them); "recalibrate" computes
             them anew over the data at every point; "batch" uses each batch's own.
         train_mode: Evaluate in train mode, Dropout at work with the same draws at every point. BatchNorm follows `bn`.
@@ -75,7 +76,7 @@ class Evaluator:
         loss_fn: LossFn,
         data: Any,
         metrics: Sequence[str | tuple[str, Metric] | Metric] = ("loss",),
-        batch_size: int | None = None,
+        batch_size: int | str | None = None,
         bn: str = "frozen",
         train_mode: bool = False,
     ) -> None:
@@ -85,9 +86,9 @@ class Evaluator:
         self._bn = _check.choice("Evaluator", "bn", bn, BN_MODES)
         _check.instance("Evaluator", "train_mode", train_mode, bool, "True or False")
         self._train_mode = train_mode
-        if batch_size is not None:
-            batch_size = _check.integer("Evaluator", "batch_size", batch_size, 1)
-        self._batches = read_batches(model, self._params, data, batch_size)
+        tune = batch_size == "tune"
+        size = None if tune or batch_size is None else _check.integer("Evaluator", "batch_size", batch_size, 1)
+        self._batches = read_batches(model, self._params, data, size, self._seconds if tune else None)
         self.count = sum(n for _, _, n in self._batches)
         self._data_hash = hash_of_data(self._batches)
         check_center(self.at())
@@ -112,6 +113,13 @@ class Evaluator:
                 move(*point)
                 values[i] = self._here()
         return {name: values[:, i].copy() for i, name in enumerate(self.metrics)}
+
+    def _seconds(self, batches: list[Batch]) -> float:
+        """Time of one pass over these batches."""
+        self._batches = batches
+        started = time.perf_counter()
+        self.at()
+        return time.perf_counter() - started
 
     def _evaluation_mode(self) -> None:
         self.model.train(self._train_mode)

@@ -68,6 +68,7 @@ def _axes(surface: Surface, metric: str) -> dict[str, Any]:
         "xaxis": {"title": {"text": first}},
         "yaxis": {"title": {"text": second}},
         "zaxis": {"title": {"text": heights(surface, metric)[1]}},
+        "camera": {"eye": {"x": 1.2, "y": -2.0, "z": 1.25}, "center": {"x": -0.1, "y": 0, "z": -0.15}},
     }
 
 

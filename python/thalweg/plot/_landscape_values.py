@@ -66,7 +66,7 @@ def axis_labels(surface: Surface) -> tuple[str, str]:
         return f"PC 1 ({shares[0]:.0%} of the path's variance)", f"PC 2 ({shares[1]:.0%})"
     if recipe.get("kind") == "random":
         unit = {"filter": ", in filter norms", "layer": ", in layer norms", "model": ", in norms of the model"}
-        return f"random direction 1{unit.get(recipe.get('norm'), '')}", "random direction 2"
+        return f"random direction 1{unit.get(str(recipe.get('norm')), '')}", "random direction 2"
     if recipe.get("kind") == "plane":
         return "distance along a → b", "distance towards c"
     return "direction 1", "direction 2"

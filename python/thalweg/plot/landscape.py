@@ -55,7 +55,7 @@ class SurfacePlots:
         values = surface.metric(metric)
         colours = require("matplotlib.colors", "plotting")
         with style():
-            ax = axes_or_new(ax, width=6.4, height=5.2)
+            ax = _plane_axes(ax, surface)
             levels = levels_of(values, metric)
             norm = colours.BoundaryNorm(levels, 256, extend="min")  # one step of colour per level
             shown = displayed(values)
@@ -81,7 +81,7 @@ class SurfacePlots:
             raise ValueError(f"contour: colour_by={colour_by!r} must be recorded with every point of the trajectory")
         ax.plot(*coordinates.T, color="black", linewidth=2.0, alpha=0.5, zorder=3)
         ax.plot(*coordinates.T, color="white", linewidth=1.0, alpha=0.9, zorder=3)
-        marks: dict[str, Any] = {"s": 18, "zorder": 4, "edgecolors": "white", "linewidths": 0.6}
+        marks: dict[str, Any] = {"s": 30, "zorder": 4, "edgecolors": "white", "linewidths": 0.8}
         if complete:
             same = (colour_by or metric) == metric  # on the surface's own scale: a mark that stands out is off-plane
             scale = {"cmap": SURFACE_MAP, "norm": norm} if same else {"cmap": "plasma"}
@@ -99,7 +99,7 @@ class SurfacePlots:
         """One coloured cell per grid point, linear scale, nothing interpolated."""
         surface = self._surface
         with style():
-            ax = axes_or_new(ax, width=6.0, height=5.0)
+            ax = _plane_axes(ax, surface)
             drawn = ax.pcolormesh(
                 surface.x, surface.y, displayed(surface.metric(metric)), cmap=SURFACE_MAP, shading="nearest"
             )
@@ -116,11 +116,12 @@ class SurfacePlots:
             x, y = np.meshgrid(surface.x, surface.y)
             ax.plot_surface(x, y, z, cmap=SURFACE_MAP, linewidth=0, antialiased=True, rcount=120, ccount=120)
             first, second = axis_labels(surface)
-            ax.set_xlabel(first.split(" (")[0])
-            ax.set_ylabel(second.split(" (")[0])
-            ax.set_zlabel(label)
+            ax.set_xlabel(first.split(" (")[0], labelpad=9)
+            ax.set_ylabel(second.split(" (")[0], labelpad=9)
+            ax.set_zlabel(label, labelpad=7)
+            ax.locator_params(nbins=5)
             ax.view_init(elev=38, azim=-60)
-            ax.set_box_aspect(None, zoom=0.88)  # room for the label of the heights
+            ax.set_box_aspect(None, zoom=0.82)  # room for the labels
             return ax
 
     def figure(self, metric: str = "loss", trajectory: Array | None = None, snapshots: Array | None = None) -> Any:
@@ -137,14 +138,27 @@ def _write_page(who: str, path: str | os.PathLike[str], figure: Any) -> Path:
     return write_whole(who, path, lambda file: file.write(page))
 
 
+def _shape(surface: Surface) -> float | None:
+    """Height over width of the plane, or None where it is too long to have one unit on both axes."""
+    width, height = float(np.ptp(surface.x)), float(np.ptp(surface.y))
+    ratio = height / width if width and height else 0.0
+    return ratio if 0.5 <= ratio <= 2 else None
+
+
+def _plane_axes(ax: Axes | None, surface: Surface) -> Axes:
+    """`ax`, or new axes as high as the plane needs, so that the colour bar is not longer than the plane."""
+    height = 4.7 * (_shape(surface) or 0.85)
+    width = 6.4 if height <= 5.4 else 6.4 * 5.4 / height
+    return axes_or_new(ax, width=max(width, 4.2), height=min(height, 5.4) + 0.6)
+
+
 def _dress(ax: Axes, surface: Surface) -> None:
     """Labels, gaps in grey, one unit of length on both axes where the plane is not too long, the model's place."""
     for label, set_label in zip(axis_labels(surface), (ax.set_xlabel, ax.set_ylabel), strict=True):
         set_label(label)
     ax.grid(False)
     ax.set_facecolor("#D1D5DB")
-    width, height = float(np.ptp(surface.x)), float(np.ptp(surface.y))
-    if width and height and 0.5 <= width / height <= 2:
+    if _shape(surface) is not None:
         ax.set_aspect("equal")
     inside = surface.x.min() <= 0 <= surface.x.max() and surface.y.min() <= 0 <= surface.y.max()
     if inside and (surface.metadata.get("directions") or {}).get("kind") == "random":
