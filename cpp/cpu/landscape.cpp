@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "blocks.hpp"
 #include "isa.hpp"
 #include "thalweg/philox.hpp"
 
@@ -124,6 +125,23 @@ void run(const PerturbItem* items, std::size_t count, bool lerp, double a, doubl
               share + 1 == shares ? total : total / shares * (share + 1));
 }
 
+template <class T>
+void row_squares_as(const T* values, std::int64_t rows, std::int64_t columns, double* out, int num_threads) {
+  static_cast<void>(num_threads);  // unused without OpenMP
+#pragma omp parallel for schedule(static) num_threads(num_threads) if (rows * columns >= kSerialElements)
+  for (std::int64_t row = 0; row < rows; ++row)
+    out[row] = ordered_sum<double>(columns, 1, [value = values + row * columns](std::int64_t i) {
+      return static_cast<double>(value[i]) * static_cast<double>(value[i]);
+    });
+}
+
+template <class T>
+double dot_as(const T* first, const T* second, std::int64_t numel, int num_threads) {
+  return ordered_sum<double>(numel, num_threads, [=](std::int64_t i) {
+    return static_cast<double>(first[i]) * static_cast<double>(second[i]);
+  });
+}
+
 }  // namespace
 
 void perturb_cpu(const PerturbItem* items, std::size_t count, double a, double b, int num_threads) {
@@ -136,8 +154,26 @@ void lerp_cpu(const PerturbItem* items, std::size_t count, double t, int num_thr
 
 void fill_normal_cpu(float* out, std::int64_t numel, std::uint64_t seed, std::uint64_t stream, int num_threads) {
   static_cast<void>(num_threads);  // unused without OpenMP
+  const std::int64_t blocks = (numel + 3) / 4;
 #pragma omp parallel for schedule(static) num_threads(num_threads) if (numel > 4096)
-  for (std::int64_t i = 0; i < numel; ++i) out[i] = philox_normal(seed, stream, static_cast<std::uint64_t>(i));
+  for (std::int64_t b = 0; b < blocks; ++b) {
+    const Philox4 bits = philox_block(seed, stream, static_cast<std::uint64_t>(b));
+    const std::int64_t end = std::min<std::int64_t>(4, numel - 4 * b);
+    for (std::int64_t lane = 0; lane < end; ++lane) out[4 * b + lane] = normal_of(bits.word[lane]);
+  }
+}
+
+void row_squares_cpu(const void* values, std::int64_t rows, std::int64_t columns, DType dtype, double* out,
+                     int num_threads) {
+  if (dtype == DType::kFloat64)
+    return row_squares_as(static_cast<const double*>(values), rows, columns, out, num_threads);
+  row_squares_as(static_cast<const float*>(values), rows, columns, out, num_threads);
+}
+
+double dot_cpu(const void* first, const void* second, std::int64_t numel, DType dtype, int num_threads) {
+  return dtype == DType::kFloat64
+             ? dot_as(static_cast<const double*>(first), static_cast<const double*>(second), numel, num_threads)
+             : dot_as(static_cast<const float*>(first), static_cast<const float*>(second), numel, num_threads);
 }
 
 }  // namespace thalweg

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "python" / "thalweg"
 
 # Python layers, lowest first; a module imports its own layer and those below. Helpers (_check …) are below all.
 LAYERS = [
-    {"_core", "_check", "_extras", "_assets", "_data", "_preserve", "_criterion", "_testing"},
+    {"_core", "_check", "_extras", "_assets", "_data", "_files", "_preserve", "_criterion", "_testing"},
     {"schedules"},
     {"lr_scheduler", "optim"},
     {"lr_range", "_lr_range_analysis", "_lr_range_result", "_lr_range_state", "_lr_range_run", "ensemble", "landscape"},

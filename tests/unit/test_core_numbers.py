@@ -125,3 +125,49 @@ def test_count_correct(rng: np.random.Generator) -> None:
     )
     broken = torch.tensor([[float("nan"), 1.0], [0.0, 1.0]])
     assert _core.count_correct(broken, torch.tensor([0, 1]).data_ptr(), 1) == 1, "a row with NaN is wrong"
+
+
+@pytest.mark.parametrize("k", [1, 3, 6])
+def test_count_among_the_largest(rng: np.random.Generator, threads: int, k: int) -> None:
+    scores = rng.integers(0, 4, (3000, 6)).astype(np.float64)
+    targets = rng.integers(-1, 7, 3000)
+    largest = (-scores).argsort(axis=1, kind="stable")[:, :k]
+    expected = int((largest == targets[:, None]).any(1).sum())
+    tensor = torch.from_numpy(targets)
+    assert _core.count_correct(torch.from_numpy(scores), tensor.data_ptr(), threads, k) == expected
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_in_their_documented_order(rng: np.random.Generator, threads: int, dtype: type) -> None:
+    def ordered(terms: np.ndarray) -> float:
+        return sum((sum(terms[i : i + 1024].tolist()) for i in range(0, len(terms), 1024)), 0.0)
+
+    for n in (0, 1, 1025, 80_000):
+        a, b = (rng.normal(size=n).astype(dtype) for _ in range(2))
+        got = _core.dot(torch.from_numpy(a), torch.from_numpy(b), threads)
+        assert got == ordered(a.astype(np.float64) * b.astype(np.float64))
+    rows = rng.normal(size=(7, 11_003)).astype(dtype)
+    squares = _core.row_squares(torch.from_numpy(rows), 7, threads)
+    assert squares.tolist() == [ordered(row.astype(np.float64) ** 2) for row in rows]
+
+
+def test_reductions_do_not_flush_denormals(threads: int) -> None:
+    tiny = torch.full((70_000,), 1e-40)
+    expected = _core.sums(tiny, threads)[0]
+    assert expected == pytest.approx(7e-36, rel=1e-4)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU has no flush-to-zero")
+    try:
+        assert _core.sums(tiny, threads)[0] == expected
+        assert _core.dot(tiny, torch.ones(70_000), threads) == expected
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_reductions_refuse_what_they_cannot_read() -> None:
+    with pytest.raises(ValueError, match="dot: expected two tensors of one size"):
+        _core.dot(torch.ones(3), torch.ones(4), 1)
+    with pytest.raises(ValueError, match="sums: expected a dense float32 or float64"):
+        _core.sums(torch.ones(4, dtype=torch.int64), 1)
+    with pytest.raises(ValueError, match="rows of equal length"):
+        _core.row_squares(torch.ones(5), 2, 1)

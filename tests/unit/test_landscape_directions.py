@@ -171,6 +171,97 @@ def test_sharpness_of_a_quadratic() -> None:
     assert found.standard_error < 1e-5
 
 
+def test_barrier_of_accuracy_is_its_fall() -> None:
+    class Share(nn.Module):
+        """Scores that are right for a share 1 - w² of the samples."""
+
+        def __init__(self, w: float) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor(w))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            right = x >= 1 - self.w.square()
+            return torch.stack([right.float(), 1 - right.float()], 1)
+
+    x = torch.arange(100) / 100
+    a, b = Share(-1.0), Share(1.0)
+    ev = ls.Evaluator(a, "cross_entropy", (x, torch.zeros(100, dtype=torch.long)), metrics=("loss", "accuracy"))
+    found = ls.barriers([a, b], ev, n=5, metric="accuracy")
+    assert found.curves[0, 1].tolist() == pytest.approx([1, 0.25, 0, 0.25, 1], abs=0.011)
+    assert found.heights[0, 1] == found.heights[1, 0] == pytest.approx(1.0)
+
+
+def test_barrier_curves_are_lines_and_meet_the_models() -> None:
+    models = [net(seed) for seed in range(3)]
+    data = (torch.randn(11, 2, 4, 4), torch.randint(0, 3, (11,)))
+    ev = ls.Evaluator(models[0], "cross_entropy", data)
+    found = ls.barriers([m.state_dict() for m in models], ev, n=6)
+    for i, j in ((0, 1), (1, 2), (0, 2)):
+        assert np.array_equal(found.curves[i, j], ev.line((models[i], models[j]), (0, 1, 6)).values["loss"])
+        assert found.curves[i, j, -1] == ev.at(models[j])["loss"] == found.curves[j, j, 0]
+
+
+def test_between_leads_from_one_model_to_the_other() -> None:
+    a, b = net(0), net(1)
+    direction = ls.between(a, b.state_dict())
+    expected = [y.detach() - x.detach() for x, y in zip(a.parameters(), b.parameters(), strict=True)]
+    np.testing.assert_allclose(flat(direction.vectors[0]), flat(expected), rtol=1e-6)
+    coordinates, off = ls.project(direction, direction.origin, [list(m.parameters()) for m in (a, b)])
+    np.testing.assert_allclose(coordinates[:, 0], [0, 1], atol=1e-6)
+    assert float(off.max()) < 1e-5
+    with pytest.raises(ValueError, match="same weights"):
+        ls.between(a, a)
+
+
+def test_frozen_parameters_can_stand_still() -> None:
+    model = net()
+    model[0].weight.requires_grad_(False)
+    assert ls.random_directions(model).vectors[0][0].any()
+    still = ls.random_directions(model, include_frozen=False)
+    assert not still.vectors[0][0].any()
+    assert still.vectors[0][4].any()
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="every parameter is ignored"):
+        ls.random_directions(model, include_frozen=False)
+
+
+@pytest.mark.parametrize("norm", ["filter", "layer", "model", "weight", "none"])
+def test_directions_have_the_same_bits_for_every_number_of_threads(threads: int, norm: str) -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(300, 400), nn.Linear(400, 2))
+    many = ls.random_directions(model, seed=4, norm=norm, ignore=None, orthogonalize=True)
+    torch.set_num_threads(1)
+    one = ls.random_directions(model, seed=4, norm=norm, ignore=None, orthogonalize=True)
+    assert all(
+        torch.equal(a, b) for v, w in zip(many.vectors, one.vectors, strict=True) for a, b in zip(v, w, strict=True)
+    )
+    assert many.norms == one.norms
+    assert many.cosine == one.cosine
+
+
+@pytest.mark.parametrize("center", ["last", "mean"])
+def test_pca_equals_the_singular_value_decomposition(rng: np.random.Generator, center: str) -> None:
+    model = nn.Sequential(nn.Linear(300, 250), nn.Linear(250, 1)).double()  # more entries than one chunk
+    track = ls.Trajectory(model)
+    for _ in range(6):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += torch.from_numpy(rng.normal(size=parameter.shape))
+        track.record()
+    points = np.stack([flat(point.values()) for point in track.points])
+    points = points - (points[-1] if center == "last" else points.mean(0))
+    _, singular, rows = np.linalg.svd(points, full_matrices=False)
+    found = ls.pca_directions(track, n=3, center=center)
+    np.testing.assert_allclose(found.extra["explained_variance"], (singular**2 / (singular**2).sum())[:3], rtol=1e-9)
+    for vector, row in zip(found.vectors, rows, strict=False):
+        assert abs(flat(vector) @ row) == pytest.approx(1, abs=1e-9)
+
+
+def parallel(model: nn.Module) -> None:
+    one = {"3.bias": torch.ones(3)}
+    ls.project(ls.from_tensors(model, one, {"3.bias": 2 * torch.ones(3)}), list(model.parameters()), [])
+
+
 BAD = [
     (lambda m: ls.random_directions(m, 0), ValueError, "n must be"),
     (lambda m: ls.random_directions(m, norm="max"), ValueError, "norm must be one of"),
@@ -179,6 +270,11 @@ BAD = [
     (lambda m: ls.from_tensors(m, {"nope": torch.ones(1)}), ValueError, "no parameter called nope"),
     (lambda m: ls.from_tensors(m, {"3.bias": torch.ones(4)}), ValueError, r"expected '3.bias' with shape \(3,\)"),
     (lambda m: ls.from_tensors(m), ValueError, "at least one direction"),
+    (lambda m: ls.from_tensors(m, {"3.bias": torch.full((3,), torch.nan)}), ValueError, "must be real and finite"),
+    (lambda m: ls.random_directions(m, ignore=""), ValueError, "every parameter is ignored"),
+    (lambda m: ls.between(m, nn.Linear(2, 2)), ValueError, "is it another model"),
+    (lambda m: parallel(m), ValueError, "directions are parallel"),
+    (lambda m: ls.project(ls.random_directions(m), [torch.ones(2)], []), ValueError, "the same shapes"),
     (lambda m: ls.pca_directions(ls.Trajectory(m)), ValueError, "at least 3 recorded points"),
     (lambda m: ls.pca_directions([1]), TypeError, "must be a Trajectory"),
     (lambda m: ls.plane(m, m, {"a": torch.ones(1)}), ValueError, "is it another model"),

@@ -1,4 +1,4 @@
-// Landscape kernels: perturbed weights, points between two models, reproducible normal directions.
+// Landscape kernels: perturbed weights, points between two models, reproducible normal directions, their lengths.
 // Knows addresses, not tensors of any framework.
 #pragma once
 
@@ -30,5 +30,15 @@ void lerp_cpu(const PerturbItem* items, std::size_t count, double t, int num_thr
 
 // out[i] = normal variate number i of `stream` under `seed` (philox.hpp).
 void fill_normal_cpu(float* out, std::int64_t numel, std::uint64_t seed, std::uint64_t stream, int num_threads);
+
+// Lengths and angles of directions: products in float64, added in index order within blocks of 1,024, block sums in
+// index order, so that a seed gives the same normalised direction whatever the number of threads. kFloat32 or kFloat64.
+
+// out[row] = sum of squares of row `row` of values [rows, columns].
+void row_squares_cpu(const void* values, std::int64_t rows, std::int64_t columns, DType dtype, double* out,
+                     int num_threads);
+
+// Sum over i of first[i] * second[i].
+double dot_cpu(const void* first, const void* second, std::int64_t numel, DType dtype, int num_threads);
 
 }  // namespace thalweg

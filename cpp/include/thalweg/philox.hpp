@@ -123,14 +123,21 @@ THALWEG_HD double normal_quantile(double u) {
   return q < 0 ? -value : value;
 }
 
-// Normal variate number `index` of stream `stream` under `seed`: four come from one Philox block.
-THALWEG_HD float philox_normal(std::uint64_t seed, std::uint64_t stream, std::uint64_t index) {
-  const std::uint64_t block = index >> 2;
+// Block number `block` of stream `stream` under `seed`: four words.
+THALWEG_HD Philox4 philox_block(std::uint64_t seed, std::uint64_t stream, std::uint64_t block) {
   const Philox4 counter{{static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32),
                          static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)}};
-  const Philox4 bits = philox4x32(counter, static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32));
-  const double u = (static_cast<double>(bits.word[index & 3]) + 0.5) * 2.3283064365386962890625e-10;  // 2^-32
+  return philox4x32(counter, static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32));
+}
+
+THALWEG_HD float normal_of(std::uint32_t word) {
+  const double u = (static_cast<double>(word) + 0.5) * 2.3283064365386962890625e-10;  // 2^-32
   return static_cast<float>(normal_quantile(u));
+}
+
+// Normal variate number `index` of stream `stream` under `seed`: four come from one Philox block.
+THALWEG_HD float philox_normal(std::uint64_t seed, std::uint64_t stream, std::uint64_t index) {
+  return normal_of(philox_block(seed, stream, index >> 2).word[index & 3]);
 }
 
 }  // namespace thalweg

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..landscape import Line, Surface, load
+from .._files import write_whole
+from ..landscape import Line, Points, Surface, load
 
 _KINDS = ("contour", "surface", "heatmap", "line")
 
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     result = load(args.file)
     if args.action == "info":
         return _info(result, args.json)
+    if isinstance(result, Points):
+        raise ValueError(f"landscape plot: {args.file} holds single points; only lines and surfaces are drawn")
     if args.metric not in result.values:
         raise ValueError(f"landscape plot: metric must be one of {', '.join(result.values)}, got {args.metric!r}")
     kind = args.kind or ("line" if isinstance(result, Line) else "contour")
@@ -40,25 +43,25 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"landscape plot: {args.file} holds a {type(result).__name__.lower()}, not a {kind}")
     if args.out.suffix == ".html":
         if isinstance(result, Line):
-            raise ValueError("landscape plot: an .html page needs a surface; use .png for a line")
-        result.to_html(args.out, args.metric)
+            result.to_html(args.out)
+        else:
+            result.to_html(args.out, args.metric)
     else:
         ax = (
             result.plot(metric=args.metric)
             if isinstance(result, Line)
             else getattr(result.plot, kind)(metric=args.metric)
         )
-        ax.figure.savefig(args.out)
+        kind_of_file = args.out.suffix.removeprefix(".") or "png"
+        write_whole("landscape plot", args.out, lambda file: ax.figure.savefig(file, format=kind_of_file))
     print(f"wrote {args.out}")
     return 0
 
 
-def _info(result: Line | Surface, as_json: bool) -> int:
-    shape = [len(result.alphas)] if isinstance(result, Line) else [len(result.y), len(result.x)]
-    ranges = {
-        name: [float(np.nanmin(v)), float(np.nanmax(v))] if np.isfinite(v).any() else None
-        for name, v in result.values.items()
-    }
+def _info(result: Points | Line | Surface, as_json: bool) -> int:
+    shape = list(next(iter(result.values.values())).shape)
+    finite = {name: v[np.isfinite(v)] for name, v in result.values.items()}
+    ranges = {name: [float(v.min()), float(v.max())] if v.size else None for name, v in finite.items()}
     facts = {"kind": type(result).__name__.lower(), "shape": shape, "ranges": ranges, "metadata": result.metadata}
     if as_json:
         print(json.dumps(facts, indent=2))

@@ -10,6 +10,7 @@ from .directions import Directions as Directions
 from .directions import from_tensors as from_tensors
 from .directions import random_directions as random_directions
 from .evaluator import Evaluator as Evaluator
+from .planes import between as between
 from .planes import pca_directions as pca_directions
 from .planes import plane as plane
 from .planes import project as project

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,68 +19,152 @@ from .._data import call
 
 LossFn = Callable[..., Any] | nn.Module | str
 Metric = Callable[[Any, Any], Any]
+Sums = tuple[float, ...]
+
+NAMED = ("loss", "accuracy", "top5", "confidence", "stderr")
+HIGHER_IS_BETTER = ("accuracy", "top5", "confidence")
+
+
+@dataclass
+class Batch:
+    """One batch after its forward pass; `output` is None for a loss_fn(model, batch)."""
+
+    output: Any
+    targets: Any
+    loss: Any
+    count: int  # samples
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """A value of a point: running sums over batches, and what becomes of them."""
+
+    name: str
+    width: int  # running sums
+    add: Callable[[Batch], Sums]
+    finish: Callable[[Sums, int], float]  # (sums, samples)
 
 
 class Measure:
-    """Evaluates one batch: loss and metrics, as numbers that add up over batches to a mean per sample."""
+    """Evaluates batches: every quantity is a few running sums, turned into a value at the end."""
 
     def __init__(self, loss_fn: LossFn, metrics: Sequence[str | tuple[str, Metric] | Metric]) -> None:
-        self.criterion, self.loss_fn, self.summed = _resolve_loss(loss_fn)
-        self.names: list[str] = []
-        self._custom: dict[str, Metric] = {}
+        self._criterion, self._loss_fn, self._summed = _resolve_loss(loss_fn)
+        self._each = _per_sample(self._criterion)
         if isinstance(metrics, str) or not isinstance(metrics, Sequence) or not metrics:
             raise TypeError(f"Evaluator: metrics must be a list such as ('loss', 'accuracy'), got {describe(metrics)}")
-        for metric in metrics:
-            self._add(metric)
-        if self.criterion is None and set(self.names) - {"loss"}:
+        self._quantities = [self._quantity(metric) for metric in metrics]
+        self.names = tuple(quantity.name for quantity in self._quantities)
+        for name in self.names:
+            if self.names.count(name) > 1:
+                raise ValueError(f"Evaluator: metric {name!r} is given twice; name callables as ('name', callable)")
+        if self._criterion is None and set(self.names) - {"loss", "stderr"}:
             raise ValueError(
                 "Evaluator: metrics beside the loss need the model's output; pass a criterion (a loss module or name) "
                 "instead of loss_fn(model, batch)"
             )
 
-    def _add(self, metric: str | tuple[str, Metric] | Metric) -> None:
-        if metric in ("loss", "accuracy"):
-            name = str(metric)
-        elif isinstance(metric, tuple) and len(metric) == 2 and callable(metric[1]):
-            name, self._custom[str(metric[0])] = str(metric[0]), metric[1]
-        elif callable(metric):
-            name = getattr(metric, "__name__", type(metric).__name__)
-            self._custom[name] = metric
-        else:
-            raise ValueError(
-                f"Evaluator: metric must be 'loss', 'accuracy' or a callable(output, targets), got {describe(metric)}"
-            )
-        if name in self.names:
-            raise ValueError(f"Evaluator: metric {name!r} is given twice")
-        self.names.append(name)
+    def values(self, model: nn.Module, batches: Sequence[tuple[Any, Any, int]]) -> list[float]:
+        """The quantities of all batches together, in the order of `names`."""
+        totals = [[0.0] * quantity.width for quantity in self._quantities]
+        samples = 0
+        for inputs, targets, count in batches:
+            batch = self._forward(model, inputs, targets, count)
+            samples += count
+            for total, quantity in zip(totals, self._quantities, strict=True):
+                for i, value in enumerate(quantity.add(batch)):
+                    total[i] += value
+        return [q.finish(tuple(total), samples) for q, total in zip(self._quantities, totals, strict=True)]
 
-    def batch(self, model: nn.Module, inputs: Any, targets: Any, count: int) -> list[float]:
-        """Sums over the samples of the batch, in the order of `names`."""
-        if self.criterion is None:
-            assert self.loss_fn is not None
-            return [_total("loss_fn", self.loss_fn(model, (inputs, targets)), count, self.summed)]
+    def _forward(self, model: nn.Module, inputs: Any, targets: Any, count: int) -> Batch:
+        if self._criterion is None:
+            return Batch(None, targets, self._loss_fn(model, (inputs, targets)), count)
         output = call(model, inputs)
-        sums = []
-        for name in self.names:
-            if name == "loss":
-                sums.append(_total("loss", self.criterion(output, targets), count, self.summed))
-            elif name == "accuracy":
-                sums.append(float(_correct(output, targets)))
-            else:
-                sums.append(_total(name, self._custom[name](output, targets), count, False))
-        return sums
+        return Batch(output, targets, self._criterion(output, targets) if self._has_loss else None, count)
 
-    def mean(self, name: str, total: float, count: int) -> float:
-        """The value of the whole data set; a loss with reduction="sum" stays a sum."""
-        return total if name == "loss" and self.summed else total / count
+    @functools.cached_property
+    def _has_loss(self) -> bool:
+        return "loss" in self.names
+
+    def _quantity(self, metric: str | tuple[str, Metric] | Metric) -> _Quantity:
+        if metric == "loss":
+            return _Quantity("loss", 1, lambda b: (_total("loss", b.loss, b.count, self._summed),), self._mean)
+        if metric == "stderr":
+            return _Quantity("stderr", 2, self._moments, self._standard_error)
+        if metric in ("accuracy", "top5"):
+            k = 5 if metric == "top5" else 1
+            return _Quantity(str(metric), 1, lambda b: (_correct(b, k),), _mean)
+        if metric == "confidence":
+            return _Quantity("confidence", 1, lambda b: (_confidence(b),), _mean)
+        if isinstance(metric, tuple) and len(metric) == 2 and isinstance(metric[0], str) and callable(metric[1]):
+            return _custom(*metric)
+        if isinstance(metric, (str, tuple)) or not callable(metric):
+            raise ValueError(
+                f"Evaluator: metric must be one of {', '.join(map(repr, NAMED))}, a callable(output, targets) or a "
+                f"pair of name and callable, got {describe(metric)}"
+            )
+        return _custom(getattr(metric, "__name__", type(metric).__name__), metric)
+
+    def _mean(self, sums: Sums, samples: int) -> float:
+        return sums[0] if self._summed else sums[0] / samples
+
+    def _moments(self, batch: Batch) -> Sums:
+        """Sum and sum of squares of the losses of single samples."""
+        value = batch.loss
+        if not _is_per_sample(value, batch.count):
+            if self._each is None:
+                raise ValueError(
+                    "Evaluator: stderr needs the loss of every sample; pass a criterion with a `reduction`, or a "
+                    "loss_fn(model, batch) that returns one value per sample"
+                )
+            value = self._each(batch.output, batch.targets)
+        if not isinstance(value, Tensor) or not value.dim() or len(value) != batch.count:
+            raise ValueError('Evaluator: stderr needs one loss per sample from the criterion with reduction="none"')
+        return _core.sums(_floats(value.reshape(batch.count, -1).mean(1)), torch.get_num_threads())
+
+    def _standard_error(self, sums: Sums, samples: int) -> float:
+        if samples < 2:
+            return math.nan
+        variance = (sums[1] - sums[0] * sums[0] / samples) / (samples - 1)
+        error = math.sqrt(max(variance, 0.0) / samples) if math.isfinite(variance) else math.nan
+        return error * samples if self._summed else error
 
 
-def _resolve_loss(loss_fn: LossFn) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None, bool]:
+def _resolve_loss(loss_fn: LossFn) -> tuple[Callable[..., Any] | None, Callable[..., Any], bool]:
     criterion = criterion_of("Evaluator", loss_fn)
     if criterion is None:
-        assert not isinstance(loss_fn, str)
+        assert callable(loss_fn)
         return None, loss_fn, False
-    return criterion, None, isinstance(loss_fn, nn.Module) and getattr(loss_fn, "reduction", "mean") == "sum"
+    return criterion, criterion, isinstance(loss_fn, nn.Module) and getattr(loss_fn, "reduction", "mean") == "sum"
+
+
+def _per_sample(criterion: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """The criterion with reduction="none", or None where it has no such thing."""
+    if isinstance(criterion, nn.Module):
+        if not hasattr(criterion, "reduction"):
+            return None
+        single = copy.copy(criterion)
+        single.__dict__["reduction"] = "none"
+        return single
+    return None if criterion is None else functools.partial(criterion, reduction="none")
+
+
+def _custom(name: str, metric: Metric) -> _Quantity:
+    return _Quantity(name, 1, lambda b: (_total(name, metric(b.output, b.targets), b.count, False),), _mean)
+
+
+def _mean(sums: Sums, samples: int) -> float:
+    return sums[0] / samples
+
+
+def _is_per_sample(value: Any, count: int) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 1 and value.shape[0] == count and value.is_floating_point()
+
+
+def _floats(value: Tensor) -> Tensor:
+    """Contiguous float32 or float64, as the core's reductions take."""
+    value = value.detach()
+    return (value if value.dtype in (torch.float32, torch.float64) else value.float()).contiguous()
 
 
 def _total(name: str, value: Any, count: int, summed: bool) -> float:
@@ -88,25 +175,45 @@ def _total(name: str, value: Any, count: int, summed: bool) -> float:
         raise TypeError(f"Evaluator: {name} must return a tensor or a number, got {describe(value)}")
     if value.numel() == 1:
         return float(value) if summed else float(value) * count
-    if value.dim() != 1 or value.shape[0] != count or not value.is_floating_point():
+    if not _is_per_sample(value, count):
         raise ValueError(
             f"Evaluator: {name} must return a scalar or one float per sample, shape ({count},), got shape "
             f"{tuple(value.shape)} of {value.dtype}"
         )
-    wide = value.detach() if value.dtype in (torch.float32, torch.float64) else value.detach().float()
-    return float(_core.sums(wide.contiguous(), torch.get_num_threads())[0])
+    return _core.sums(_floats(value), torch.get_num_threads())[0]
 
 
-def _correct(output: Any, targets: Any) -> int:
-    """Number of rows whose first maximum is at the target."""
-    fits = isinstance(output, Tensor) and isinstance(targets, Tensor) and output.dim() == 2 and targets.dim() == 1
-    if not fits or targets.is_floating_point():
+def _scores(name: str, batch: Batch) -> Tensor:
+    """The output as scores [samples, classes, ...]."""
+    if not isinstance(batch.output, Tensor) or batch.output.dim() < 2 or not batch.output.is_floating_point():
+        raise ValueError(f"Evaluator: {name} needs scores of shape (samples, classes, ...) from the model")
+    return batch.output
+
+
+def _correct(batch: Batch, k: int) -> float:
+    """Number of samples with the target among the k largest scores; with several targets per sample, their share."""
+    name = "accuracy" if k == 1 else "top5"
+    scores, targets = _scores(name, batch), batch.targets
+    whole = isinstance(targets, Tensor) and not targets.is_floating_point() and not targets.is_complex()
+    if not whole or targets.shape != scores.shape[:1] + scores.shape[2:]:
+        got = f"shape {tuple(targets.shape)} of {targets.dtype}" if isinstance(targets, Tensor) else describe(targets)
         raise ValueError(
-            "Evaluator: accuracy needs scores of shape (samples, classes) and integer targets of shape (samples,)"
+            f"Evaluator: {name} needs scores of shape (samples, classes, ...) and integer targets of shape "
+            f"(samples, ...), got scores of shape {tuple(scores.shape)} and targets of {got}"
         )
-    scores = output if output.dtype in (torch.float32, torch.float64) else output.float()
-    targets = targets.to(torch.int64).contiguous()
-    return int(_core.count_correct(scores.contiguous(), targets.data_ptr(), torch.get_num_threads()))
+    if scores.shape[1] < k:
+        raise ValueError(f"Evaluator: top5 needs at least 5 classes, got {scores.shape[1]}; use accuracy")
+    rows = _floats(scores.movedim(1, -1).reshape(-1, scores.shape[1]))
+    wanted = targets.to(torch.int64).contiguous()
+    correct = _core.count_correct(rows, wanted.data_ptr(), torch.get_num_threads(), k)
+    return float(correct) if len(rows) == batch.count else correct * batch.count / len(rows)
+
+
+def _confidence(batch: Batch) -> float:
+    """Sum over the samples of the largest softmax probability."""
+    scores = _floats(_scores("confidence", batch))
+    largest = scores.softmax(1).amax(1).reshape(batch.count, -1).mean(1)
+    return _core.sums(largest.contiguous(), torch.get_num_threads())[0]
 
 
 def check_center(values: Mapping[str, float]) -> None:

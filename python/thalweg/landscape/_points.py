@@ -1,4 +1,4 @@
-"""What the evaluator prepares once: batches in memory, coordinates, tensors that the core may write."""
+"""What the evaluator prepares once: batches in memory, their hash, coordinates."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import xxhash
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
-from .. import _check, _core, _data
+from .. import _check, _data
 from .._preserve import random_state, unwrap
-from . import _weights
+from ._saved import untouched
 
 # Activations of one batch that should stay in a core's cache (benchmarks/README.md has the figures).
 _ACTIVATION_BYTES = 1 << 21
@@ -28,17 +30,24 @@ def read_batches(
 ) -> list[Batch]:
     """Batches (inputs, targets, samples) that stay in memory; `trial` times a list of batches to find their size."""
     with random_state([data]):
+        if isinstance(data, Dataset) and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+            data, batch_size = _samples_of(data, batch_size)
         if _data.is_pair(data):
             inputs, targets = data
             _check_device(inputs, targets)
-            if len(inputs) != len(targets) or not len(targets):
+            if not inputs.dim() or not targets.dim() or len(inputs) != len(targets) or not len(targets):
                 raise ValueError(
-                    f"Evaluator: data must be inputs and targets of equal, positive length, got {len(inputs)} and "
-                    f"{len(targets)}"
+                    "Evaluator: data must be inputs and targets of equal, positive length, got shapes "
+                    f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
                 )
             if trial is not None:
                 batch_size = _fastest_batch(inputs[:_TRIAL_SAMPLES], targets[:_TRIAL_SAMPLES], trial)
             return _split(inputs, targets, batch_size or _cache_batch(model, params, inputs[:1]))
+        if batch_size is not None or trial is not None:
+            raise ValueError(
+                f"Evaluator: batch_size is for a pair of tensors or a data set; this {type(data).__name__} brings its "
+                "own batches, leave batch_size out"
+            )
         batches = [(x, t, len(t)) for x, t in _data.labelled("Evaluator", data)]
     for x, t, _ in batches:
         _check_device(x, t)
@@ -60,10 +69,47 @@ def _fastest_batch(inputs: Tensor, targets: Tensor, trial: Trial) -> int:
     return min(times, key=times.__getitem__)
 
 
+def _samples_of(data: Any, batch_size: int | None) -> tuple[Any, int | None]:
+    """A data set as one pair of tensors, or, where its samples are something else, as a loader of batches."""
+    if not len(data):
+        raise ValueError("Evaluator: the data set holds no samples")
+    whole = data.tensors if type(data) is TensorDataset else default_collate([data[i] for i in range(len(data))])
+    if isinstance(whole, (list, tuple)) and len(whole) == 2 and all(isinstance(part, Tensor) for part in whole):
+        return tuple(whole), batch_size
+    return DataLoader(data, batch_size=batch_size or _data.BATCH), None
+
+
+def hash_of_data(batches: Sequence[Batch]) -> str:
+    """xxh3 of every tensor of every sample; the division into batches does not count."""
+    columns: dict[str, Any] = {}
+
+    def add(place: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            if place not in columns:
+                columns[place] = xxhash.xxh3_128(f"{value.dtype}:{tuple(value.shape[1:])}".encode())
+            columns[place].update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+        elif isinstance(value, Mapping):
+            for key in value:
+                add(f"{place}.{key}", value[key])
+        elif isinstance(value, (tuple, list)):
+            for i, entry in enumerate(value):
+                add(f"{place}.{i}", entry)
+
+    for inputs, targets, _ in batches:
+        add("inputs", inputs)
+        add("targets", targets)
+    summary = "".join(f"{name}:{columns[name].hexdigest()};" for name in sorted(columns))
+    return str(xxhash.xxh3_128_hexdigest(summary.encode()))
+
+
 def _check_device(*values: Any) -> None:
     for value in values:
         if isinstance(value, Tensor) and value.device.type != "cpu":
             raise ValueError(f"Evaluator: the model is on cpu and the data on {value.device}; move the data to the CPU")
+        if isinstance(value, Mapping):
+            _check_device(*value.values())
+        elif isinstance(value, (tuple, list)):
+            _check_device(*value)
 
 
 def _cache_batch(model: nn.Module, params: Mapping[str, nn.Parameter], sample: Tensor) -> int:
@@ -77,7 +123,7 @@ def _cache_batch(model: nn.Module, params: Mapping[str, nn.Parameter], sample: T
 
     handles = [m.register_forward_hook(watch) for m in unwrap(model).modules()]
     try:
-        with _weights.untouched(model, params), torch.inference_mode():
+        with untouched(model, params), torch.inference_mode():
             model.eval()
             _data.call(model, sample)
     except (RuntimeError, ValueError, IndexError, TypeError):
@@ -100,19 +146,3 @@ def axis(who: str, name: str, value: Any) -> npt.NDArray[np.float64]:
     if number > 1 and first == last:
         raise ValueError(f"{who}: {name} has {number} points from {first} to {last}; expected two different ends")
     return np.linspace(first, last, number)
-
-
-def dense(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy without gaps."""
-    return tensor if _core.tensor_view(tensor)[4] else tensor.clone(memory_format=torch.preserve_format)
-
-
-def dense_targets(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
-    """Where the core writes: the tensors themselves, or dense stand-ins that are copied over afterwards."""
-    outs, strided = [], []
-    for tensor in tensors:
-        stand_in = dense(tensor.detach())
-        outs.append(stand_in)
-        if stand_in.data_ptr() != tensor.data_ptr():
-            strided.append((tensor, stand_in))
-    return outs, strided

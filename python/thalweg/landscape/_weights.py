@@ -1,16 +1,20 @@
-"""The parameters of a model as the evaluator sees them: unique, dense, named; saved, moved and put back bit for bit."""
+"""The parameters of a model as landscapes see them: unique, named, hashed; those of other models matched to them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import xxhash
 from torch import Tensor, nn
 
+from .. import _core
 from .._check import describe
-from .._preserve import modes, random_state, unwrap
+from .._preserve import unwrap
+
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def parameters(who: str, model: nn.Module) -> dict[str, nn.Parameter]:
@@ -21,25 +25,58 @@ def parameters(who: str, model: nn.Module) -> dict[str, nn.Parameter]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"{who}: model must be a torch.nn.Module, got {describe(model)}")
     found = dict(unwrap(model).named_parameters())  # named_parameters leaves out repeated objects
-    seen: dict[tuple[int, tuple[int, ...]], str] = {}
-    for name, param in list(found.items()):
-        if param.layout != torch.strided or not param.is_floating_point() or param.device.type == "meta":
-            raise ValueError(
-                f"{who}: parameter {name!r} is {param.dtype} with layout {param.layout} on {param.device}; expected a "
-                "strided floating-point tensor with memory of its own"
-            )
-        if param.device.type != "cpu":
-            raise ValueError(
-                f"{who}: parameter {name!r} is on {param.device}; this version evaluates on the CPU, move the model "
-                "with model.cpu()"
-            )
-        place = (param.data_ptr(), tuple(param.shape))
-        if param.numel() and place in seen:
-            del found[name]  # another Parameter object on the same memory
-        seen.setdefault(place, name)
     if not found:
         raise ValueError(f"{who}: the model has no parameters")
-    return found
+    for name, param in found.items():
+        _check_movable(who, name, param)
+    tied = _tied(who, found)
+    return {name: param for name, param in found.items() if name not in tied}
+
+
+def _check_movable(who: str, name: str, param: Tensor) -> None:
+    lazy = isinstance(param, nn.parameter.UninitializedParameter)
+    if lazy or param.layout != torch.strided or param.dtype not in _DTYPES or param.device.type == "meta":
+        got = "not initialised" if lazy else f"{param.dtype} with layout {param.layout} on {param.device}"
+        raise ValueError(
+            f"{who}: parameter {name!r} is {got}; expected a strided tensor of "
+            f"{', '.join(str(d).removeprefix('torch.') for d in _DTYPES)} with memory of its own"
+        )
+    if param.device.type != "cpu":
+        raise ValueError(
+            f"{who}: parameter {name!r} is on {param.device}; this version evaluates on the CPU, move the model "
+            "with model.cpu()"
+        )
+    if any(stride == 0 and size > 1 for stride, size in zip(param.stride(), param.shape, strict=True)):
+        raise ValueError(f"{who}: parameter {name!r} is an expanded tensor; give it memory with .contiguous()")
+
+
+def _tied(who: str, params: Mapping[str, Tensor]) -> set[str]:
+    """Names of parameters whose memory another one holds: other Parameter objects, views, slices of a flat one."""
+    tied: set[str] = set()
+    exact: set[tuple[Any, ...]] = set()
+    ranges = []
+    for place, (name, param) in enumerate(params.items()):
+        if not param.numel():
+            continue
+        start, length = param.data_ptr(), param.numel() * param.element_size()
+        if _core.tensor_view(param)[4]:
+            ranges.append((start, -length, place, name))
+        elif (key := (start, param.shape, param.stride())) in exact:
+            tied.add(name)
+        else:
+            exact.add(key)
+    holder, end = "", 0
+    for start, negative, _, name in sorted(ranges):
+        if start >= end:
+            holder, end = name, start - negative
+        elif start - negative <= end:
+            tied.add(name)
+        else:
+            raise ValueError(
+                f"{who}: parameters {holder!r} and {name!r} share a part of their memory; a move of one would change "
+                "the other, give one of them a copy"
+            )
+    return tied
 
 
 def hash_of(tensors: Mapping[str, Tensor]) -> str:
@@ -48,7 +85,7 @@ def hash_of(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
     return str(digest.hexdigest())
 
 
@@ -61,39 +98,6 @@ def like(param: Tensor, value: Tensor) -> Tensor:
     """`value` as a dense tensor laid out like the parameter, in the direction's type."""
     out = torch.empty_like(param, dtype=direction_dtype(param), requires_grad=False)
     return out.copy_(value.detach())
-
-
-class Saved:
-    """Copies of everything evaluation may change, and the way back."""
-
-    def __init__(self, model: nn.Module, params: Mapping[str, nn.Parameter]) -> None:
-        self.params = list(params.values())
-        self.weights = [p.detach().clone(memory_format=torch.preserve_format) for p in self.params]
-        self.grads = [p.grad for p in self.params]
-        self.requires_grad = [p.requires_grad for p in self.params]
-        self.buffers = [(b, b.detach().clone()) for b in unwrap(model).buffers()]
-
-    def restore(self) -> None:
-        """Write everything back, bit for bit."""
-        with torch.no_grad():
-            for param, weight in zip(self.params, self.weights, strict=True):
-                param.data.copy_(weight)
-            for buffer, value in self.buffers:
-                buffer.data.copy_(value)
-        for param, grad, flag in zip(self.params, self.grads, self.requires_grad, strict=True):
-            param.grad = grad
-            param.requires_grad_(flag)
-
-
-@contextmanager
-def untouched(model: nn.Module, params: Mapping[str, nn.Parameter]) -> Iterator[Saved]:
-    """Parameters, buffers, gradients, modes and random generators are as before afterwards, whatever happened."""
-    saved = Saved(model, params)
-    with random_state(), modes(model):
-        try:
-            yield saved
-        finally:
-            saved.restore()
 
 
 def state_of(who: str, source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -117,6 +121,23 @@ def pick(who: str, params: Mapping[str, Tensor], state: Mapping[str, Tensor]) ->
             )
         values.append(value)
     return values
+
+
+def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    """Inner product over all tensors, float64, in one order whatever the number of threads."""
+    threads = torch.get_num_threads()
+    return sum(_core.dot(*_alike(x, y), threads) for x, y in zip(a, b, strict=True))
+
+
+def length(tensors: Sequence[Tensor]) -> float:
+    """Euclidean norm over all tensors, float64, in one order whatever the number of threads."""
+    return math.sqrt(dot(tensors, tensors))
+
+
+def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    x, y = x.detach(), y.detach()
+    wide = torch.float32 if x.dtype == y.dtype == torch.float32 else torch.float64
+    return x.to(wide).contiguous(), y.to(wide).contiguous()
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .. import _check
+from ._loss import HIGHER_IS_BETTER
 from .directions import random_directions
 from .evaluator import Evaluator
 
@@ -43,7 +44,7 @@ def barriers(
 ) -> Barriers:
     r"""Barrier between models: :math:`\max_t\, L((1-t)a + tb) - ((1-t)L(a) + tL(b))`, never below 0.
 
-    Both ends are the models themselves, to the bit, so a barrier of 0 means that the line does not rise above the
+    For "accuracy", "top5" and "confidence" it is the largest fall below the straight connection. Both ends are the models themselves, to the bit, so a barrier of 0 means that the line does not rise above the
     straight connection of the two losses at the n places that were looked at.
 
     Args:
@@ -76,17 +77,19 @@ def barriers(
         raise ValueError(f"barriers: expected at least two models, got {len(models)}")
     _check.choice("barriers", "metric", metric, ev.metrics)
     alphas = np.linspace(0.0, 1.0, n)
+    sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
     heights = np.zeros((len(models), len(models)))
     curves = np.zeros((len(models), len(models), n))
+    for i, model in enumerate(models):
+        curves[i, i] = ev.at(model)[metric]
     pairs = [(i, j) for i in range(len(models)) for j in range(i + 1, len(models))]
     for i, j in tqdm(pairs, desc="barriers", unit="pair", leave=False, disable=None if progress else True):
-        curve = ev.line((models[i], models[j]), (0.0, 1.0, n), progress=False).values[metric]
-        excess = curve - ((1 - alphas) * curve[0] + alphas * curve[-1])
+        inside = ev._between((models[i], models[j]), alphas[1:-1], progress=False)[metric]
+        curve = np.concatenate([curves[i, i, :1], inside, curves[j, j, :1]])  # the line is exact at its ends
+        excess = sign * (curve - ((1 - alphas) * curve[0] + alphas * curve[-1]))
         excess[0] = excess[-1] = 0.0
         heights[i, j] = heights[j, i] = excess.max()  # NaN stays NaN
         curves[i, j], curves[j, i] = curve, curve[::-1]
-    for i, model in enumerate(models):
-        curves[i, i] = ev.at(model)[metric]
     return Barriers(heights, curves, alphas, metric)
 
 
@@ -144,6 +147,5 @@ def sharpness(ev: Evaluator, rho: float = 0.1, n: int = 10, seed: int = 0, metri
     rises = np.empty(n)
     directions = random_directions(ev.model, n, seed=seed)
     for i in range(n):
-        one = type(directions)(directions.names, directions.vectors[i : i + 1], directions.recipe)
-        rises[i] = ev.points(one, [[-rho], [rho]]).values[metric].mean() - center
+        rises[i] = ev.points(directions[i : i + 1], [[-rho], [rho]]).values[metric].mean() - center
     return Sharpness(float(rises.mean()), float(rises.std(ddof=1) / np.sqrt(n)), rises, rho)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from .. import _check, _core
 from .._preserve import unwrap
-from ._weights import direction_dtype, flat, like, parameters, pick
+from ._weights import direction_dtype, dot, length, like, parameters, pick
 
 NORMS = ("filter", "layer", "model", "weight", "none")
 _TINY = 1e-10  # Li et al.'s guard: a direction of zero length stays zero
@@ -29,6 +29,7 @@ class Directions:
         vectors: For each direction one tensor per parameter, shaped like it.
         recipe: How they were made, JSON-able.
         origin: Weights that stand at coordinate 0, or None for the evaluated model's own.
+        extra: What was found out while making them, JSON-able, such as `explained_variance`.
     """
 
     names: tuple[str, ...]
@@ -41,26 +42,31 @@ class Directions:
         """Number of directions."""
         return len(self.vectors)
 
+    def __getitem__(self, chosen: slice) -> Directions:
+        """Some of the directions: `directions[:1]`."""
+        return replace(self, vectors=self.vectors[chosen])
+
     @property
     def norms(self) -> list[float]:
         """Euclidean length of each direction over all parameters."""
-        return [float(flat(vector).norm()) for vector in self.vectors]
+        return [length(vector) for vector in self.vectors]
 
     @property
     def cosine(self) -> float:
         """Cosine of the angle between the first two directions; NaN when there is one, or one of length 0."""
         if len(self.vectors) < 2:
             return math.nan
-        a, b = flat(self.vectors[0]), flat(self.vectors[1])
-        scale = float(a.norm() * b.norm())
-        return float(a @ b) / scale if scale else math.nan
+        a, b = self.vectors[:2]
+        scale = length(a) * length(b)
+        return dot(a, b) / scale if scale else math.nan
 
     def matching(self, who: str, params: Mapping[str, Tensor]) -> list[list[Tensor | None]]:
         """The directions as dense tensors laid out like `params`; None where a direction is zero."""
         if self.names != tuple(params):
+            own, others = (", ".join(list(names)[:3]) + "…" * (len(names) > 3) for names in (self.names, params))
             raise ValueError(
-                f"{who}: the directions belong to parameters {', '.join(self.names[:3])}…, the model has "
-                f"{', '.join(list(params)[:3])}…; make directions for this model"
+                f"{who}: the directions belong to parameters {own}, the model has {others}; make directions for this "
+                "model"
             )
         out: list[list[Tensor | None]] = []
         for vector in self.vectors:
@@ -87,6 +93,7 @@ def random_directions(
     seed: int = 0,
     ignore: str | None = "bias_bn",
     orthogonalize: bool = False,
+    include_frozen: bool = True,
 ) -> Directions:
     r"""Gaussian directions, normalised filter by filter: :math:`d_{ij} \leftarrow d_{ij}\,\|w_{ij}\| / \|d_{ij}\|`.
 
@@ -101,6 +108,7 @@ def random_directions(
         ignore: "bias_bn" sets biases and normalisation layers to 0 as the paper's figures do; None keeps all; any
             other text is a regular expression of parameter names to set to 0.
         orthogonalize: Make each direction orthogonal to those before it, after normalisation; its length is kept.
+        include_frozen: Whether parameters with `requires_grad=False` move.
 
     Returns:
         The directions; `cosine` tells the angle.
@@ -123,6 +131,10 @@ def random_directions(
     seed = _check.integer(who, "seed", seed, 0, 2**63 - 1)
     _check.choice(who, "norm", norm, NORMS)
     skip = _ignored(who, model, params, ignore)
+    if not include_frozen:
+        skip |= {name for name, param in params.items() if not param.requires_grad}
+    if skip >= set(params):
+        raise ValueError(f"{who}: every parameter is ignored, the directions would be zero; change `ignore`")
     vectors: list[list[Tensor]] = []
     for index in range(n):
         vector = []
@@ -137,7 +149,8 @@ def random_directions(
         tuple(v.to(direction_dtype(p)) for v, p in zip(vector, params.values(), strict=True)) for vector in vectors
     )
     recipe = {
-        "kind": "random", "seed": seed, "norm": norm, "ignore": ignore, "orthogonalize": bool(orthogonalize)
+        "kind": "random", "seed": seed, "norm": norm, "ignore": ignore, "orthogonalize": bool(orthogonalize),
+        "include_frozen": bool(include_frozen),
     }  # fmt: skip
     return Directions(tuple(params), finished, recipe)
 
@@ -164,46 +177,54 @@ def _ignored(who: str, model: nn.Module, params: Mapping[str, Tensor], ignore: s
 
 
 def _normalised(vector: list[Tensor], weights: list[Tensor], norm: str) -> list[Tensor]:
-    """Scale a drawn vector; float64 arithmetic, float64 result."""
-    wide = [(d.double(), w.detach().double()) for d, w in zip(vector, weights, strict=True)]
+    """Scale a drawn vector; float64 arithmetic in one order whatever the number of threads, float64 result."""
+    wide = [d.double() for d in vector]
     if norm == "none":
-        return [d for d, _ in wide]
+        return wide
     if norm == "weight":
-        return [d * w for d, w in wide]
+        return [d * w.detach().double() for d, w in zip(wide, weights, strict=True)]
     if norm == "model":
-        length = math.sqrt(sum(float(d.square().sum()) for d, _ in wide))
-        target = math.sqrt(sum(float(w.square().sum()) for _, w in wide))
-        return [d * (target / (length + _TINY)) for d, _ in wide]
+        scale = length(weights) / (length(vector) + _TINY)
+        return [d * scale for d in wide]
     out = []
-    for d, w in wide:
-        if not d.numel():
-            out.append(d)
-            continue
-        rows = d.shape[0] if norm == "filter" and d.dim() > 1 else 1
-        flat_d, flat_w = d.reshape(rows, -1), w.reshape(rows, -1)
-        scale = flat_w.norm(dim=1) / (flat_d.norm(dim=1) + _TINY)
-        out.append((flat_d * scale[:, None]).reshape(d.shape))
+    for d, w in zip(wide, weights, strict=True):
+        if d.numel():
+            rows = d.shape[0] if norm == "filter" and d.dim() > 1 else 1
+            scales = _lengths(w, rows) / (_lengths(d, rows) + _TINY)
+            d = (d.reshape(rows, -1) * scales[:, None]).reshape(d.shape)
+        out.append(d)
     return out
+
+
+def _lengths(tensor: Tensor, rows: int) -> Tensor:
+    """[rows] lengths of the slices along the first dimension, float64."""
+    value = tensor.detach()
+    value = (value if value.dtype in (torch.float32, torch.float64) else value.float()).contiguous()
+    return torch.from_numpy(_core.row_squares(value, rows, torch.get_num_threads())).sqrt()
 
 
 def _orthogonalise(vectors: list[list[Tensor]]) -> None:
     """Gram-Schmidt in place; lengths are kept."""
     for i, vector in enumerate(vectors):
-        length = flat(vector).norm()
+        target = length(vector)
         for other in vectors[:i]:
-            b = flat(other)
-            share = float(flat(vector) @ b / (b @ b)) if float(b @ b) else 0.0
+            square = dot(other, other)
+            share = dot(vector, other) / square if square else 0.0
             vectors[i] = vector = [v - share * o for v, o in zip(vector, other, strict=True)]
-        rest = float(flat(vector).norm())
+        rest = length(vector)
         if rest > 0:
-            vectors[i] = [v * (float(length) / rest) for v in vector]
+            vectors[i] = [v * (target / rest) for v in vector]
 
 
 def from_tensors(model: nn.Module, *vectors: Mapping[str, Tensor]) -> Directions:
     """Directions that the caller made: one mapping of parameter name to tensor per direction; missing names are 0.
 
+    Args:
+        model: The model whose parameters are meant.
+        vectors: One mapping per direction, tensors shaped like the parameters.
+
     Raises:
-        ValueError: A name or shape does not fit the model.
+        ValueError: A name or shape does not fit the model, or a value is not finite.
 
     Example:
         >>> import torch, thalweg as tw
@@ -218,8 +239,12 @@ def from_tensors(model: nn.Module, *vectors: Mapping[str, Tensor]) -> Directions
         unknown = set(vector) - set(params)
         if unknown:
             raise ValueError(f"{who}: the model has no parameter called {', '.join(sorted(unknown))}")
-        full = {**{name: torch.zeros_like(p) for name, p in params.items()}, **vector}
-        built.append(tuple(pick(who, params, full)))
+        full = {**{name: torch.zeros_like(p, requires_grad=False) for name, p in params.items()}, **vector}
+        tensors = tuple(value.detach() for value in pick(who, params, full))
+        for name, value in zip(params, tensors, strict=True):
+            if value.is_complex() or not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{who}: direction for {name!r} must be real and finite, got NaN, infinity or complex")
+        built.append(tensors)
     if not built:
         raise ValueError(f"{who}: expected at least one direction, got none")
     return Directions(tuple(params), tuple(built), {"kind": "tensors"})

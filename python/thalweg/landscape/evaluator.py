@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
 
 from .. import _check, _core
-from .._preserve import random_state, unwrap
-from . import _weights
+from .._preserve import unwrap
+from . import _walk, _weights
 from ._loss import LossFn, Measure, Metric, check_center
-from ._points import Batch, axis, dense, dense_targets, read_batches
+from ._points import Batch, axis, hash_of_data, read_batches
+from ._saved import SameStart, Saved, untouched
 from .directions import Directions
 from .result import Line, Points, Surface
 
+Array = npt.NDArray[np.float64]
 Axis = tuple[float, float, int]
 BN_MODES = ("frozen", "recalibrate", "batch")
 
@@ -30,22 +32,27 @@ class Evaluator:
 
     Every value is what fifteen lines of plain torch give with the same batches and threads, bit for bit: the model is
     in eval mode, each batch's loss is the criterion's own value, the mean over batches is weighted by their samples in
-    float64. The order of the points does not matter. Whatever happens, the model (parameters, buffers, gradients,
-    modes) and the random generators are as before afterwards.
+    float64. The order of the points does not matter: buffers and random generators start afresh at every point.
+    Whatever happens, the model (parameters, buffers, gradients, modes, hooks, attributes) and the random generators
+    are as before afterwards.
 
     Args:
-        model: Any `nn.Module` on the CPU; tied weights count once.
+        model: Any `nn.Module` on the CPU; tied weights count once, parametrised modules move their originals.
         loss_fn: A loss module, a function of `torch.nn.functional` or a name ("cross_entropy", "mse", "l1", "nll",
-            "bce_with_logits"): then the loss is `criterion(model(inputs), targets)`. Any other callable is
-            `loss_fn(model, (inputs, targets))` and returns the batch mean, or one value per sample.
+            "bce_with_logits"): then the loss is `criterion(model(inputs), targets)`; with reduction="sum" it is the sum
+            over the data. Any other callable is `loss_fn(model, (inputs, targets))` and returns the batch mean, or
+            one value per sample.
         data: (inputs, targets) tensors, a data set, or an iterable of such batches, read once and kept.
-        metrics: "loss", "accuracy", callables `metric(output, targets)` (batch mean, or one value per sample), or pairs
-            (name, callable); all from one forward pass.
-        batch_size: Samples per batch; default: as many as keep the widest layer's activations within 2 MiB, a rule
-            without timing, so two runs use the same. "tune" times a few sizes and takes the fastest. Batches that an
-            iterable brings are kept as they are.
+        metrics: "loss"; "accuracy" and "top5" (share of samples with the target among the 1 or 5 largest scores, of
+            equal ones the first, never with NaN); "confidence" (mean of the largest softmax probability); "stderr"
+            (standard error of the loss over the samples); callables `metric(output, targets)` (batch mean, or one value
+            per sample), or pairs (name, callable). All come from one forward pass.
+        batch_size: Samples per batch, for tensors and data sets; default: as many as keep the widest layer's
+            activations within 2 MiB, a rule without timing, so two runs use the same. "tune" times a few sizes and
+            takes the fastest. Batches that an iterable brings are kept as they are.
         bn: BatchNorm: "frozen" statistics as they are (lines between models interpolate them); "recalibrate" computes
             them anew over the data at every point; "batch" uses each batch's own.
+        train_mode: Evaluate in train mode, Dropout at work with the same draws at every point. BatchNorm follows `bn`.
 
     Raises:
         TypeError, ValueError: Empty data, a model that is not on the CPU, an unknown name, a loss that is NaN at the
@@ -71,24 +78,54 @@ class Evaluator:
         metrics: Sequence[str | tuple[str, Metric] | Metric] = ("loss",),
         batch_size: int | str | None = None,
         bn: str = "frozen",
+        train_mode: bool = False,
     ) -> None:
         self.model = model
         self._params = _weights.parameters("Evaluator", model)
         self._measure = Measure(loss_fn, metrics)
         self._bn = _check.choice("Evaluator", "bn", bn, BN_MODES)
+        _check.instance("Evaluator", "train_mode", train_mode, bool, "True or False")
+        self._train_mode = train_mode
         tune = batch_size == "tune"
         size = None if tune or batch_size is None else _check.integer("Evaluator", "batch_size", batch_size, 1)
         self._batches = read_batches(model, self._params, data, size, self._seconds if tune else None)
         self.count = sum(n for _, _, n in self._batches)
-        with random_state():
-            check_center(self.at())
+        self._data_hash = hash_of_data(self._batches)
+        check_center(self.at())
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the values at a point."""
-        return tuple(self._measure.names)
+        return self._measure.names
 
     # ---- points -------------------------------------------------------------------------------------------
+
+    def _run(self, start: Callable[[Saved], _walk.Move], points: Array, what: str, progress: bool) -> dict[str, Array]:
+        """Values by name, [points] each, after each of the moves that `start` prepares."""
+        values = np.empty((len(points), len(self.metrics)))
+        with untouched(self.model, self._params) as saved, torch.inference_mode():
+            self._evaluation_mode()
+            move = start(saved)
+            same = SameStart(self.model)
+            bar = tqdm(points.tolist(), desc=what, unit="point", leave=False, disable=None if progress else True)
+            for i, point in enumerate(bar):
+                same.reset()
+                move(*point)
+                values[i] = self._here()
+        return {name: values[:, i].copy() for i, name in enumerate(self.metrics)}
+
+    def _seconds(self, batches: list[Batch]) -> float:
+        """Time of one pass over these batches."""
+        self._batches = batches
+        started = time.perf_counter()
+        self.at()
+        return time.perf_counter() - started
+
+    def _evaluation_mode(self) -> None:
+        self.model.train(self._train_mode)
+        for module in unwrap(self.model).modules():
+            if isinstance(module, _BatchNorm):
+                module.training = self._bn == "batch"
 
     def _here(self) -> list[float]:
         """Values at the weights that the model has now."""
@@ -96,48 +133,17 @@ class Evaluator:
             from ..ensemble import reestimate_bn
 
             reestimate_bn(self.model, ((x, t) for x, t, _ in self._batches))
-        totals = [0.0] * len(self._measure.names)
-        for inputs, targets, n in self._batches:
-            for i, value in enumerate(self._measure.batch(self.model, inputs, targets, n)):
-                totals[i] += value
-        return [self._measure.mean(name, total, self.count) for name, total in zip(self.metrics, totals, strict=True)]
-
-    def _seconds(self, batches: list[Batch]) -> float:
-        """Time of one pass over these batches."""
-        self._batches, self.count = batches, sum(n for _, _, n in batches)
-        started = time.perf_counter()
-        self.at()
-        return time.perf_counter() - started
-
-    def _evaluation_mode(self) -> None:
-        self.model.eval()
-        if self._bn == "batch":
-            for module in unwrap(self.model).modules():
-                if isinstance(module, _BatchNorm):
-                    module.training = True
+        return self._measure.values(self.model, self._batches)
 
     def at(self, state: nn.Module | Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """Values at the model's own weights, or at those of another module or state_dict (buffers included)."""
-        with _weights.untouched(self.model, self._params), torch.inference_mode():
-            self._evaluation_mode()
-            if state is not None:
-                target = _weights.state_of("Evaluator.at", self.model)
-                source = _weights.state_of("Evaluator.at", state)
-                for name, value in zip(target, _weights.pick("Evaluator.at", target, source), strict=True):
-                    target[name].copy_(value)
-            return dict(zip(self.metrics, self._here(), strict=True))
 
-    def _run(
-        self, moves: Iterable[Callable[[], None]], total: int, what: str, progress: bool
-    ) -> npt.NDArray[np.float64]:
-        """Values [point, metric] after each move."""
-        values = np.empty((total, len(self.metrics)))
-        bar = tqdm(moves, total=total, desc=what, unit="point", leave=False, disable=None if progress else True)
-        with torch.inference_mode():
-            for i, move in enumerate(bar):
-                move()
-                values[i] = self._here()
-        return values
+        def start(saved: Saved) -> _walk.Move:
+            if state is not None:
+                _walk.onto(self.model, state)
+            return lambda: None
+
+        return {name: float(value[0]) for name, value in self._run(start, np.empty((1, 0)), "at", False).items()}
 
     def points(self, directions: Directions, coordinates: Any, progress: bool = False) -> Points:
         """Values at any coordinates, in the order given.
@@ -146,7 +152,11 @@ class Evaluator:
             directions: One or two directions.
             coordinates: [points, len(directions)], finite.
             progress: Show a progress bar when standard error is a terminal.
+
+        Raises:
+            ValueError: The coordinates do not fit the directions, or these do not fit the model.
         """
+        _check.instance("Evaluator.points", "directions", directions, Directions, "Directions")
         coords = np.atleast_2d(np.asarray(coordinates, dtype=np.float64))
         if not 1 <= len(directions) <= 2 or coords.ndim != 2 or coords.shape[1] != len(directions) or not len(coords):
             raise ValueError(
@@ -157,37 +167,10 @@ class Evaluator:
             raise ValueError("Evaluator.points: coordinates must be finite")
         started = time.perf_counter()
         values = self._perturbed(directions, coords, "points", progress)
-        named = {name: values[:, i] for i, name in enumerate(self.metrics)}
-        return Points(coords, named, self._metadata(directions), {"seconds": time.perf_counter() - started})
+        return Points(coords, values, self._metadata(directions), _timings(started, len(coords)))
 
-    def _perturbed(
-        self, directions: Directions, coords: npt.NDArray[np.float64], what: str, progress: bool
-    ) -> npt.NDArray[np.float64]:
-        matched = directions.matching("Evaluator", self._params)
-        threads = torch.get_num_threads()
-        with _weights.untouched(self.model, self._params) as saved:
-            self._evaluation_mode()
-            params = list(self._params.values())
-            origin = saved.weights
-            if directions.origin is not None:
-                origin = [
-                    torch.empty_like(p, requires_grad=False).copy_(o)
-                    for p, o in zip(params, directions.origin, strict=True)
-                ]
-            second = matched[1] if len(matched) > 1 else [None] * len(params)
-            targets, strided = dense_targets(params)
-            perturbation = _core.Perturbation(targets, [dense(w) for w in origin], matched[0], second)
-
-            def move(a: float, b: float) -> Callable[[], None]:
-                def go() -> None:
-                    perturbation.perturb(a, b, threads)
-                    for param, dense in strided:
-                        param.data.copy_(dense)
-
-                return go
-
-            rows = (move(float(c[0]), float(c[1]) if len(c) > 1 else 0.0) for c in coords)
-            return self._run(rows, len(coords), what, progress)
+    def _perturbed(self, directions: Directions, coords: Array, what: str, progress: bool) -> dict[str, Array]:
+        return self._run(lambda saved: _walk.in_plane(self._params, saved, directions), coords, what, progress)
 
     def grid(
         self, directions: Directions, x: Axis = (-1, 1, 51), y: Axis = (-1, 1, 51), progress: bool = True
@@ -212,16 +195,13 @@ class Evaluator:
         xs, ys = axis("Evaluator.grid", "x", x), axis("Evaluator.grid", "y", y)
         coords = np.stack(np.broadcast_arrays(xs[None, :], ys[:, None]), axis=-1).reshape(-1, 2)
         started = time.perf_counter()
-        values = self._perturbed(directions, coords, "landscape", progress)
-        named = {name: values[:, i].reshape(len(ys), len(xs)) for i, name in enumerate(self.metrics)}
-        timings = {"seconds": time.perf_counter() - started}
-        return Surface(xs, ys, named, self._metadata(directions), timings, directions, self._origin(directions))
+        flat = self._perturbed(directions, coords, "landscape", progress)
+        values = {name: value.reshape(len(ys), len(xs)) for name, value in flat.items()}
+        timings = _timings(started, len(coords))
+        return Surface(xs, ys, values, self._metadata(directions), timings, directions, self._origin(directions))
 
     def line(
-        self,
-        direction: Directions | tuple[Any, Any],
-        alphas: Axis = (-0.5, 1.5, 41),
-        progress: bool = True,
+        self, direction: Directions | tuple[Any, Any], alphas: Axis = (-0.5, 1.5, 41), progress: bool = True
     ) -> Line:
         """Values along one direction, or on the straight line from model a (0) to model b (1), exact at both.
 
@@ -240,44 +220,20 @@ class Evaluator:
         ts = axis("Evaluator.line", "alphas", alphas)
         started = time.perf_counter()
         if isinstance(direction, Directions):
-            first = Directions(direction.names, direction.vectors[:1], direction.recipe, direction.origin)
+            first = direction[:1]
             values, metadata = self._perturbed(first, ts[:, None], "line", progress), self._metadata(first)
         elif isinstance(direction, tuple) and len(direction) == 2:
-            values = self._between(direction, ts, progress)
-            metadata = self._metadata(None)
+            values, metadata = self._between(direction, ts, progress), self._metadata(None)
         else:
             raise TypeError(
                 f"Evaluator.line: direction must be Directions or a pair of models, got {_check.describe(direction)}"
             )
-        named = {name: values[:, i] for i, name in enumerate(self.metrics)}
-        return Line(ts, named, metadata, {"seconds": time.perf_counter() - started})
+        return Line(ts, values, metadata, _timings(started, len(ts)))
 
-    def _between(self, ends: tuple[Any, Any], ts: npt.NDArray[np.float64], progress: bool) -> npt.NDArray[np.float64]:
-        who = "Evaluator.line"
-        target = _weights.state_of(who, self.model)
-        a, b = (_weights.pick(who, target, _weights.state_of(who, end)) for end in ends)
-        threads = torch.get_num_threads()
-        with _weights.untouched(self.model, self._params):
-            self._evaluation_mode()
-            moving = [i for i, t in enumerate(target.values()) if t.is_floating_point() and t.numel()]
-            tensors = list(target.values())
-            outs, strided = dense_targets([tensors[i] for i in moving])
-            from_a, to_b = ([dense(torch.empty_like(tensors[i]).copy_(s[i])) for i in moving] for s in (a, b))
-            with torch.no_grad():
-                for i, tensor in enumerate(tensors):
-                    if i not in moving:
-                        tensor.copy_(a[i])
-            lerp = _core.Perturbation(outs, from_a, to_b, [None] * len(moving))
+    def _between(self, ends: tuple[Any, Any], ts: Array, progress: bool) -> dict[str, Array]:
+        return self._run(lambda saved: _walk.between(self.model, ends), ts[:, None], "line", progress)
 
-            def move(t: float) -> Callable[[], None]:
-                def go() -> None:
-                    lerp.lerp(t, threads)
-                    for tensor, dense in strided:
-                        tensor.copy_(dense)
-
-                return go
-
-            return self._run((move(float(t)) for t in ts), len(ts), "line", progress)
+    # ---- what the result tells ----------------------------------------------------------------------------
 
     def _origin(self, directions: Directions) -> tuple[Tensor, ...]:
         if directions.origin is not None:
@@ -285,15 +241,23 @@ class Evaluator:
         return tuple(p.detach().clone() for p in self._params.values())
 
     def _metadata(self, directions: Directions | None) -> dict[str, Any]:
-        sizes = sorted({n for _, _, n in self._batches}, reverse=True)
         return {
-            "directions": None if directions is None else directions.describe(),
-            "weights_hash": _weights.hash_of(dict(self._params)),
+            "directions": {"kind": "between"} if directions is None else directions.describe(),
+            "weights_hash": _weights.hash_of({**self._params, **dict(unwrap(self.model).named_buffers())}),
+            "data_hash": self._data_hash,
             "samples": self.count,
-            "batch_sizes": sizes,
+            "batch_sizes": sorted({n for _, _, n in self._batches}, reverse=True),
             "bn": self._bn,
+            "train_mode": self._train_mode,
+            "dtypes": sorted({str(p.dtype).removeprefix("torch.") for p in self._params.values()}),
+            "device": "cpu",
             "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "thalweg": _core.__version__,
             "tier": "exact",
         }
+
+
+def _timings(started: float, points: int) -> dict[str, float]:
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "points_per_second": points / seconds}

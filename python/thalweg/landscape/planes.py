@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import _check
-from ._weights import direction_dtype, flat, parameters, pick, state_of
+from ._weights import direction_dtype, dot, flat, length, parameters, pick, state_of
 from .directions import Directions
 from .trajectory import Trajectory
+
+_ENTRIES = 1 << 16  # entries of a parameter that PCA holds for all points at a time
 
 
 def plane(model_a: Any, model_b: Any, model_c: Any) -> Directions:
@@ -59,6 +61,39 @@ def _split(vector: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
     return [part.reshape(p.shape).to(direction_dtype(p)) for part, p in zip(parts, params, strict=True)]
 
 
+def between(model_a: Any, model_b: Any) -> Directions:
+    r"""The direction from one model to another: :math:`d = b - a` with `origin` a.
+
+    For the line between the two, `Evaluator.line((a, b))` meets both ends to the bit and moves BatchNorm's
+    statistics too; this direction is for planes and projections.
+
+    Args:
+        model_a: The origin; a module (its parameters name what counts).
+        model_b: Module or state_dict at coordinate 1.
+
+    Returns:
+        One direction.
+
+    Raises:
+        ValueError: The models are equal, or not of one architecture.
+
+    Example:
+        >>> import torch, thalweg as tw
+        >>> a, b = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+        >>> len(tw.landscape.between(a, b))
+        1
+    """
+    who = "between"
+    params = parameters(who, model_a)
+    start, stop = (pick(who, params, state_of(who, m)) for m in (model_a, model_b))
+    vector = tuple(
+        (b.detach().double() - a.detach().double()).to(direction_dtype(a)) for a, b in zip(start, stop, strict=True)
+    )
+    if not length(vector):
+        raise ValueError(f"{who}: the two models have the same weights; choose another second model")
+    return Directions(tuple(params), (vector,), {"kind": "between"}, tuple(t.clone() for t in start))
+
+
 def pca_directions(trajectory: Trajectory, n: int = 2, center: str = "last") -> Directions:
     r"""Principal directions of a trajectory, unit length, with the share of the variance that each explains.
 
@@ -94,24 +129,40 @@ def pca_directions(trajectory: Trajectory, n: int = 2, center: str = "last") -> 
     _check.choice(who, "center", center, ("last", "mean"))
     if len(trajectory) < n + 1:
         raise ValueError(f"{who}: {n} directions need at least {n + 1} recorded points, got {len(trajectory)}")
-    points = torch.stack([flat(list(p.values())) for p in trajectory.points])
-    origin = points[-1] if center == "last" else points.mean(0)
-    offsets = points - origin
-    gram = offsets @ offsets.T  # [points, points]: the parameters may be millions, the points are few
+    gram = sum(part @ part.T for part, _ in _offsets(trajectory, center))  # [points, points], the points are few
     values, vectors = torch.linalg.eigh(gram)
     values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
     if not float(values[n - 1]) > 1e-14 * max(float(values[0]), 1e-300):
         raise ValueError(f"{who}: the points span fewer than {n} directions; record more of the training")
-    units = (vectors[:, :n].T @ offsets) / values[:n].sqrt()[:, None]
-    units = units / units.norm(dim=1, keepdim=True)
-    shapes = list(trajectory.points[0].values())
+    units, origin = _components(trajectory, center, vectors[:, :n])
     extra = {
         "explained_variance": (values[:n] / values.sum()).tolist(),
         "random_walk_null": [6 / (math.pi * k) ** 2 for k in range(1, n + 1)],
         "points": len(trajectory),
     }
-    built = tuple(tuple(_split(unit, shapes)) for unit in units)
-    return Directions(trajectory.names, built, {"kind": "pca", "center": center}, tuple(_split(origin, shapes)), extra)
+    return Directions(trajectory.names, units, {"kind": "pca", "center": center}, origin, extra)
+
+
+def _offsets(trajectory: Trajectory, center: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """(points minus centre [points, entries], centre [entries]) in float64, some entries at a time to save memory."""
+    for name in trajectory.names:
+        flats = [point[name].reshape(-1) for point in trajectory.points]
+        for begin in range(0, flats[0].numel(), _ENTRIES):
+            part = torch.stack([f[begin : begin + _ENTRIES] for f in flats]).double()
+            middle = part[-1].clone() if center == "last" else part.mean(0)
+            yield part - middle, middle
+
+
+def _components(
+    trajectory: Trajectory, center: str, vectors: Tensor
+) -> tuple[tuple[tuple[Tensor, ...], ...], tuple[Tensor, ...]]:
+    """Unit directions from the eigenvectors [points, n] of the Gram matrix, and the centre."""
+    shapes = list(trajectory.points[0].values())
+    parts = [(vectors.T @ part, middle) for part, middle in _offsets(trajectory, center)]
+    whole = torch.cat([part for part, _ in parts], dim=1)
+    whole /= whole.norm(dim=1, keepdim=True)
+    origin = torch.cat([middle for _, middle in parts])
+    return tuple(tuple(_split(unit, shapes)) for unit in whole), tuple(_split(origin, shapes))
 
 
 def project(
@@ -126,11 +177,28 @@ def project(
 
     Returns:
         Coordinates [states, directions] and off-plane distances [states], float64.
+
+    Raises:
+        ValueError: The directions are parallel, or shapes do not agree.
     """
-    basis = torch.stack([flat(vector) for vector in directions.vectors])
-    offsets = torch.stack([flat(list(s)) for s in states]) - flat(list(origin))
-    coordinates = torch.linalg.solve(basis @ basis.T, basis @ offsets.T).T
-    return coordinates, (offsets - coordinates @ basis).norm(dim=1)
+    for tensors in (*directions.vectors, *states):
+        if [t.shape for t in tensors] != [o.shape for o in origin]:
+            raise ValueError("project: weights, origin and directions must have the same shapes; is it another model?")
+    basis = [[d.double() for d in vector] for vector in directions.vectors]
+    gram = torch.tensor([[dot(a, b) for b in basis] for a in basis], dtype=torch.float64)
+    lengths = gram.diagonal().sqrt()
+    angles = gram / (lengths[:, None] * lengths)
+    if not bool((torch.linalg.eigvalsh(angles.nan_to_num())[:1] > 1e-12).all()):
+        raise ValueError("project: a direction is zero or the directions are parallel; choose others")
+    coordinates = torch.empty(len(states), len(basis), dtype=torch.float64)
+    distances = torch.empty(len(states), dtype=torch.float64)
+    for i, state in enumerate(states):
+        offset = [s.detach().double() - o.detach().double() for s, o in zip(state, origin, strict=True)]
+        coordinates[i] = torch.linalg.solve(gram, torch.tensor([dot(d, offset) for d in basis], dtype=torch.float64))
+        for c, vector in zip(coordinates[i].tolist(), basis, strict=True):
+            offset = [o - c * d for o, d in zip(offset, vector, strict=True)]
+        distances[i] = length(offset)
+    return coordinates, distances
 
 
 def span(

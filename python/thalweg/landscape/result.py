@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from .. import _check
+from .._files import write_whole
 from .directions import Directions
 from .planes import project
 from .trajectory import Trajectory
@@ -42,6 +42,10 @@ class Points:
     values: dict[str, Array]
     metadata: dict[str, Any]
     timings: dict[str, float] = field(default_factory=dict)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a .npz file with JSON metadata, whole or not at all; `load` reads it."""
+        return _save(path, "points", {"coordinates": self.coordinates}, self)
 
 
 @dataclass
@@ -71,6 +75,19 @@ class Line:
 
         return LinePlots(self)
 
+    def metric(self, name: str) -> Array:
+        """The values of a metric, by name."""
+        return _metric(self, name)
+
+    def minimum(self, metric: str = "loss") -> tuple[float, float]:
+        """(alpha, value) of the smallest finite value on the line."""
+        place = _smallest("Line", metric, self.metric(metric))
+        return float(self.alphas[place]), float(self.metric(metric)[place])
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write one self-contained interactive page (plotly), with a choice of the metric."""
+        return self.plot.html(path)
+
 
 @dataclass
 class Surface:
@@ -97,16 +114,12 @@ class Surface:
     def minimum(self, metric: str = "loss") -> tuple[float, float, float]:
         """(x, y, value) of the smallest finite value on the grid."""
         values = self.metric(metric)
-        if not np.isfinite(values).any():
-            raise ValueError(f"Surface.minimum: {metric} has no finite value")
-        row, column = np.unravel_index(np.nanargmin(np.where(np.isfinite(values), values, np.nan)), values.shape)
+        row, column = np.unravel_index(_smallest("Surface", metric, values), values.shape)
         return float(self.x[column]), float(self.y[row]), float(values[row, column])
 
     def metric(self, name: str) -> Array:
         """The values of a metric, by name."""
-        if name not in self.values:
-            raise ValueError(f"Surface: metric must be one of {', '.join(self.values)}, got {_check.describe(name)}")
-        return self.values[name]
+        return _metric(self, name)
 
     def project(self, trajectory: Trajectory) -> tuple[Array, Array]:
         """Coordinates [points, 2] of a trajectory in the plane, and distances [points] from it.
@@ -132,37 +145,46 @@ class Surface:
         return SurfacePlots(self)
 
     def to_html(self, path: str | os.PathLike[str], metric: str = "loss") -> Path:
-        """Write one self-contained interactive page (plotly)."""
+        """Write one self-contained interactive page (plotly): surface and contours, with a choice of the metric.
+
+        Args:
+            path: The file.
+            metric: What is shown first.
+        """
         return self.plot.html(path, metric)
 
 
-def _save(path: str | os.PathLike[str], kind: str, arrays: Mapping[str, Array], result: Line | Surface) -> Path:
-    """Write to a temporary name beside the target and rename."""
-    target = Path(path)
-    if target.suffix != ".npz":
-        raise ValueError(f"{type(result).__name__}.save: path must end in .npz, got {target.name!r}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{type(result).__name__}.save: no directory {target.parent}")
+def _metric(result: Line | Surface, name: str) -> Array:
+    if name not in result.values:
+        kind, known = type(result).__name__, ", ".join(result.values)
+        raise ValueError(f"{kind}: metric must be one of {known}, got {_check.describe(name)}")
+    return result.values[name]
+
+
+def _smallest(kind: str, metric: str, values: Array) -> int:
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ValueError(f"{kind}.minimum: {metric} has no finite value")
+    return int(np.argmin(np.where(finite, values, np.inf)))
+
+
+def _save(
+    path: str | os.PathLike[str], kind: str, arrays: Mapping[str, Array], result: Points | Line | Surface
+) -> Path:
+    who = f"{type(result).__name__}.save"
+    if Path(path).suffix != ".npz":
+        raise ValueError(f"{who}: path must end in .npz, got {Path(path).name!r}")
     header = {"format": FORMAT, "kind": kind, "metadata": result.metadata, "timings": result.timings}
-    payload = {f"values/{name}": array for name, array in result.values.items()}
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays, **payload, header=np.array(json.dumps(header)))  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return target
+    payload: dict[str, Any] = {f"values/{name}": array for name, array in result.values.items()}
+    payload.update(arrays, header=np.array(json.dumps(header)))
+    return write_whole(who, path, lambda file: np.savez(file, **payload))
 
 
-def load(path: str | os.PathLike[str]) -> Line | Surface:
-    """Read a Line or Surface from a .npz file; never unpickles.
+def load(path: str | os.PathLike[str]) -> Points | Line | Surface:
+    """Read Points, a Line or a Surface from a .npz file; never unpickles.
 
     Args:
-        path: A file of `Line.save` or `Surface.save`.
+        path: A file that their `save` wrote.
 
     Raises:
         FileNotFoundError: No such file.
@@ -182,8 +204,11 @@ def load(path: str | os.PathLike[str]) -> Line | Surface:
         if header["format"] != FORMAT:
             raise ValueError(f"expected format {FORMAT}, got {header['format']}")
         values = {n.removeprefix("values/"): a for n, a in arrays.items() if n.startswith("values/")}
+        rest = values, header["metadata"], header["timings"]
+        if header["kind"] == "points":
+            return Points(arrays["coordinates"], *rest)
         if header["kind"] == "line":
-            return Line(arrays["alphas"], values, header["metadata"], header["timings"])
-        return Surface(arrays["x"], arrays["y"], values, header["metadata"], header["timings"])
+            return Line(arrays["alphas"], *rest)
+        return Surface(arrays["x"], arrays["y"], *rest)
     except (KeyError, ValueError, zipfile.BadZipFile, EOFError, TypeError) as error:
         raise ValueError(f"landscape.load: {path} is not a landscape of thalweg, or is damaged: {error}") from None

@@ -1,4 +1,4 @@
-"""Figures of landscapes: contours, heat maps, 3-D surfaces, lines, barrier matrices, interactive pages."""
+"""Figures of landscapes: contours, heat maps, 3-D surfaces, lines, barrier matrices. Knows results, no model."""
 
 from __future__ import annotations
 
@@ -10,36 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from .._extras import require
+from .._files import write_whole
 from ..landscape import Barriers, Line, Surface, Trajectory
+from . import _landscape_html
+from ._landscape_values import axis_labels, displayed, heights, levels_of
+from ._landscape_values import excess_levels as excess_levels
 from ._style import BLUE, GREY, RED, SURFACE_MAP, axes_or_new, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Array = npt.NDArray[np.float64]
-
-
-def excess_levels(values: Array, n: int = 14) -> Array:
-    """Contour levels that are log-spaced in the excess over the smallest value: fine near the minimum."""
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        raise ValueError("plot: the values hold no finite number to draw")
-    low, high = float(finite.min()), float(finite.max())
-    span = high - low
-    if span <= 0:
-        return np.array([low, low + max(abs(low), 1.0) * 1e-6])
-    return np.asarray(low + span * np.geomspace(1e-3, 1.0, n))
-
-
-def axis_labels(surface: Surface) -> tuple[str, str]:
-    """Names of the two axes, with the share of the variance where it is known."""
-    recipe = surface.metadata.get("directions") or {}
-    shares = recipe.get("explained_variance")
-    if shares and len(shares) >= 2:
-        return f"PC 1 ({shares[0]:.0%} of the path's variance)", f"PC 2 ({shares[1]:.0%})"
-    if recipe.get("kind") == "random":
-        return "random direction 1, in filter norms", "random direction 2"
-    return "direction 1", "direction 2"
 
 
 class SurfacePlots:
@@ -63,137 +44,125 @@ class SurfacePlots:
             metric: Which metric.
             trajectory: Path to draw, projected into the plane.
             snapshots: [m, 2] coordinates to mark with their numbers 1 … m.
-            colour_by: A key of the trajectory's metadata (such as "lr") that colours the path's points.
+            colour_by: A key of the trajectory's metadata (such as "lr") that colours the path's points. Default: the
+                metric itself, where it was recorded under its name: then the points have the true values on the
+                surface's own scale, and those that stand out from it lie off the plane.
+
+        Raises:
+            ValueError: No finite value, an unknown metric or key, or a surface from a file (it has no directions).
         """
         surface = self._surface
         values = surface.metric(metric)
+        colours = require("matplotlib.colors", "plotting")
         with style():
-            ax = axes_or_new(ax, width=6.4, height=5.2)
-            levels = excess_levels(values)
-            shown = np.clip(np.where(np.isfinite(values), values, np.nan), None, levels[-1])
-            norm = require("matplotlib.colors", "plotting").BoundaryNorm(levels, 256)  # one step of colour per level
+            ax = _plane_axes(ax, surface)
+            levels = levels_of(values, metric)
+            norm = colours.BoundaryNorm(levels, 256, extend="min")  # one step of colour per level
+            shown = displayed(values)
             drawn = ax.contourf(surface.x, surface.y, shown, levels=levels, cmap=SURFACE_MAP, norm=norm, extend="min")
             ax.contour(surface.x, surface.y, shown, levels=levels, colors="white", linewidths=0.35, alpha=0.6)
             bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.9)
             bar.set_label(metric)
             ticks = levels[:: max(1, len(levels) // 5)]
             bar.set_ticks(ticks, labels=[f"{t:.3g}" for t in ticks])
-            ax.grid(False)
+            bar.ax.minorticks_off()
+            _dress(ax, surface)
             if trajectory is not None:
-                self._path(ax, trajectory, colour_by)
+                self._path(ax, trajectory, colour_by, metric, norm)
             if snapshots is not None:
                 mark_numbers(ax, snapshots)
-            for label, set_label in zip(axis_labels(surface), (ax.set_xlabel, ax.set_ylabel), strict=True):
-                set_label(label)
             return ax
 
-    def _path(self, ax: Axes, trajectory: Trajectory, colour_by: str | None) -> None:
+    def _path(self, ax: Axes, trajectory: Trajectory, colour_by: str | None, metric: str, norm: Any) -> None:
         coordinates, _ = self._surface.project(trajectory)
-        ax.plot(*coordinates.T, color="white", linewidth=1.0, alpha=0.8, zorder=3)
-        known = [m.get(colour_by) for m in trajectory.metadata] if colour_by else []
-        if known and all(v is not None for v in known):
-            points = ax.scatter(
-                *coordinates.T,
-                c=np.array(known, dtype=float),
-                cmap="plasma",
-                s=16,
-                zorder=4,
-                edgecolors="white",
-                linewidths=0.3,
-            )
-            ax.figure.colorbar(points, ax=ax, shrink=0.9, location="top", aspect=40, pad=0.02).set_label(str(colour_by))
+        known = [m.get(colour_by or metric) for m in trajectory.metadata]
+        complete = bool(known) and all(v is not None for v in known)
+        if colour_by is not None and not complete:
+            raise ValueError(f"contour: colour_by={colour_by!r} must be recorded with every point of the trajectory")
+        ax.plot(*coordinates.T, color="black", linewidth=2.0, alpha=0.5, zorder=3)
+        ax.plot(*coordinates.T, color="white", linewidth=1.0, alpha=0.9, zorder=3)
+        marks: dict[str, Any] = {"s": 30, "zorder": 4, "edgecolors": "white", "linewidths": 0.8}
+        if complete:
+            same = (colour_by or metric) == metric  # on the surface's own scale: a mark that stands out is off-plane
+            scale = {"cmap": SURFACE_MAP, "norm": norm} if same else {"cmap": "plasma"}
+            points = ax.scatter(*coordinates.T, c=np.array(known, dtype=float), **scale, **marks)
+            if not same:
+                bar = ax.figure.colorbar(points, ax=ax, shrink=0.9, location="top", aspect=40, pad=0.02)
+                bar.set_label(str(colour_by))
         else:
-            ax.scatter(*coordinates.T, color=RED, s=8, zorder=4)
-        ax.set_xlim(
-            min(self._surface.x.min(), coordinates[:, 0].min()), max(self._surface.x.max(), coordinates[:, 0].max())
-        )
-        ax.set_ylim(
-            min(self._surface.y.min(), coordinates[:, 1].min()), max(self._surface.y.max(), coordinates[:, 1].max())
-        )
+            ax.scatter(*coordinates.T, color=RED, **marks)
+        x, y = self._surface.x, self._surface.y
+        ax.set_xlim(min(x.min(), coordinates[:, 0].min()), max(x.max(), coordinates[:, 0].max()))
+        ax.set_ylim(min(y.min(), coordinates[:, 1].min()), max(y.max(), coordinates[:, 1].max()))
 
     def heatmap(self, ax: Axes | None = None, metric: str = "loss") -> Axes:
         """One coloured cell per grid point, linear scale, nothing interpolated."""
         surface = self._surface
         with style():
-            ax = axes_or_new(ax, width=6.0, height=5.0)
-            drawn = ax.pcolormesh(surface.x, surface.y, surface.metric(metric), cmap=SURFACE_MAP, shading="nearest")
+            ax = _plane_axes(ax, surface)
+            drawn = ax.pcolormesh(
+                surface.x, surface.y, displayed(surface.metric(metric)), cmap=SURFACE_MAP, shading="nearest"
+            )
             ax.figure.colorbar(drawn, ax=ax, shrink=0.9).set_label(metric)
-            ax.grid(False)
-            for label, set_label in zip(axis_labels(surface), (ax.set_xlabel, ax.set_ylabel), strict=True):
-                set_label(label)
+            _dress(ax, surface)
             return ax
 
     def surface(self, ax: Axes | None = None, metric: str = "loss", log: bool = True) -> Axes:
         """A 3-D surface; `log` shows the logarithm of the excess over the minimum plus a thousandth of the range."""
         surface = self._surface
-        values = surface.metric(metric)
+        z, label = heights(surface, metric, log)
         with style():
             ax = axes_or_new(ax, width=6.4, height=5.4, projection="3d")
-            levels = excess_levels(values)
-            heights = np.where(np.isfinite(values), values, np.nan)
-            if log:
-                span = levels[-1] - np.nanmin(heights)
-                heights = np.log10(heights - np.nanmin(heights) + 1e-3 * span)
             x, y = np.meshgrid(surface.x, surface.y)
-            ax.plot_surface(x, y, heights, cmap=SURFACE_MAP, linewidth=0, antialiased=True, rcount=120, ccount=120)
+            ax.plot_surface(x, y, z, cmap=SURFACE_MAP, linewidth=0, antialiased=True, rcount=120, ccount=120)
             first, second = axis_labels(surface)
-            ax.set_xlabel(first.split(" (")[0])
-            ax.set_ylabel(second.split(" (")[0])
-            ax.set_zlabel(f"log10 of excess {metric}" if log else metric)
+            ax.set_xlabel(first.split(" (")[0], labelpad=9)
+            ax.set_ylabel(second.split(" (")[0], labelpad=9)
+            ax.set_zlabel(label, labelpad=7)
+            ax.locator_params(nbins=5)
             ax.view_init(elev=38, azim=-60)
+            ax.set_box_aspect(None, zoom=0.82)  # room for the labels
             return ax
 
     def figure(self, metric: str = "loss", trajectory: Array | None = None, snapshots: Array | None = None) -> Any:
         """An interactive plotly figure of the 3-D surface; paths and snapshots are [m, 3]: x, y, value."""
-        go = require("plotly.graph_objects", "an interactive surface")
-        surface = self._surface
-        values = surface.metric(metric)
-        heights = np.where(np.isfinite(values), values, np.nan)
-        low = float(np.nanmin(heights))
-        offset = 1e-3 * (float(np.nanmax(heights)) - low) or 1e-12
-        first, second = axis_labels(surface)
-
-        def lift(z: Array) -> Array:
-            return np.asarray(np.log10(np.maximum(z - low, 0) + offset))
-
-        hover = f"x %{{x:.3f}}<br>y %{{y:.3f}}<br>{metric} %{{customdata:.4g}}<extra></extra>"
-        figure = go.Figure(
-            go.Surface(
-                x=surface.x, y=surface.y, z=lift(heights), customdata=values, hovertemplate=hover,
-                colorscale="Viridis", colorbar={"title": "log10 excess", "len": 0.6}, opacity=0.95,
-            )
-        )  # fmt: skip
-        if trajectory is not None:
-            figure.add_scatter3d(
-                x=trajectory[:, 0], y=trajectory[:, 1], z=lift(trajectory[:, 2]) + 0.02, mode="lines",
-                line={"color": "#D55E00", "width": 5}, name="path", hoverinfo="skip",
-            )  # fmt: skip
-        if snapshots is not None:
-            figure.add_scatter3d(
-                x=snapshots[:, 0], y=snapshots[:, 1], z=lift(snapshots[:, 2]) + 0.04, mode="markers+text",
-                text=[str(i + 1) for i in range(len(snapshots))], textposition="top center",
-                marker={"size": 5, "color": "#111827"}, name="snapshots", customdata=snapshots[:, 2], hovertemplate=hover,
-            )  # fmt: skip
-        figure.update_layout(
-            margin={"l": 0, "r": 0, "t": 10, "b": 0},
-            scene={"xaxis_title": first, "yaxis_title": second, "zaxis_title": f"log10 excess {metric}"},
-            legend={"x": 0, "y": 1},
-        )
-        return figure
+        return _landscape_html.scene(self._surface, metric, trajectory, snapshots)
 
     def html(self, path: str | os.PathLike[str], metric: str = "loss") -> Path:
-        """Write the interactive figure as one self-contained page."""
-        target = Path(path)
-        if not target.parent.is_dir():
-            raise FileNotFoundError(f"Surface.to_html: no directory {target.parent}")
-        page = self.figure(metric).to_html(include_plotlyjs=True, full_html=True)
-        temporary = target.with_name(f".{target.name}.tmp")
-        try:
-            temporary.write_text(page, encoding="utf-8")
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return target
+        """Write surface and contours as one self-contained page, with a menu of the metrics."""
+        return _write_page("Surface.to_html", path, _landscape_html.surface_page(self._surface, metric))
+
+
+def _write_page(who: str, path: str | os.PathLike[str], figure: Any) -> Path:
+    page = figure.to_html(include_plotlyjs=True, full_html=True).encode()
+    return write_whole(who, path, lambda file: file.write(page))
+
+
+def _shape(surface: Surface) -> float | None:
+    """Height over width of the plane, or None where it is too long to have one unit on both axes."""
+    width, height = float(np.ptp(surface.x)), float(np.ptp(surface.y))
+    ratio = height / width if width and height else 0.0
+    return ratio if 0.5 <= ratio <= 2 else None
+
+
+def _plane_axes(ax: Axes | None, surface: Surface) -> Axes:
+    """`ax`, or new axes as high as the plane needs, so that the colour bar is not longer than the plane."""
+    height = 4.7 * (_shape(surface) or 0.85)
+    width = 6.4 if height <= 5.4 else 6.4 * 5.4 / height
+    return axes_or_new(ax, width=max(width, 4.2), height=min(height, 5.4) + 0.6)
+
+
+def _dress(ax: Axes, surface: Surface) -> None:
+    """Labels, gaps in grey, one unit of length on both axes where the plane is not too long, the model's place."""
+    for label, set_label in zip(axis_labels(surface), (ax.set_xlabel, ax.set_ylabel), strict=True):
+        set_label(label)
+    ax.grid(False)
+    ax.set_facecolor("#D1D5DB")
+    if _shape(surface) is not None:
+        ax.set_aspect("equal")
+    inside = surface.x.min() <= 0 <= surface.x.max() and surface.y.min() <= 0 <= surface.y.max()
+    if inside and (surface.metadata.get("directions") or {}).get("kind") == "random":
+        ax.plot(0, 0, marker="+", markersize=9, color="white", markeredgewidth=1.4, zorder=5)
 
 
 def mark_numbers(ax: Axes, coordinates: Array) -> None:
@@ -225,13 +194,19 @@ class LinePlots:
         line = self._line
         with style():
             ax = axes_or_new(ax, height=3.6)
-            ax.plot(line.alphas, line.values[metric], color=BLUE if label is None else None, label=label)
+            ax.plot(line.alphas, line.metric(metric), color=BLUE if label is None else None, label=label)
             for end in (0.0, 1.0):
                 if line.alphas[0] <= end <= line.alphas[-1]:
                     ax.axvline(end, color=GREY, linewidth=0.6, linestyle=":")
             ax.set_xlabel("place on the line")
             ax.set_ylabel(metric)
             return ax
+
+    line = __call__
+
+    def html(self, path: str | os.PathLike[str]) -> Path:
+        """Write one self-contained page, with a menu of the metrics."""
+        return _write_page("Line.to_html", path, _landscape_html.line_page(self._line))
 
 
 def barrier_matrix(barriers: Barriers, ax: Axes | None = None) -> Axes:

@@ -1,0 +1,138 @@
+"""What evaluation may change about a model, saved and put back bit for bit. Knows no loss and no directions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .._preserve import modes, random_state
+
+_REGISTRIES = tuple(name for name, value in nn.Module().__dict__.items() if isinstance(value, dict))
+
+
+class Saved:
+    """A model's parameters, buffers, gradients, flags, hooks and attributes, and the way back."""
+
+    def __init__(self, model: nn.Module, params: Mapping[str, nn.Parameter]) -> None:
+        self.params = list(params.values())
+        self.weights = [p.detach().clone(memory_format=torch.preserve_format) for p in self.params]
+        self._grads = [(p, p.grad, p.requires_grad) for p in model.parameters()]
+        self._buffers = [(b, b.detach().clone()) for b in model.buffers()]
+        self._attributes = [(m, dict(m.__dict__), _registries(m)) for m in model.modules()]
+
+    def hide_gradients(self) -> None:
+        """Take the gradients off the parameters, so that no loss can add to them."""
+        for param, _, _ in self._grads:
+            param.grad = None
+
+    def restore(self) -> None:
+        """Write everything back; may be repeated."""
+        with torch.no_grad():
+            for param, weight in zip(self.params, self.weights, strict=True):
+                param.data.copy_(weight)
+            for buffer, value in self._buffers:
+                buffer.data.copy_(value)
+        for param, grad, flag in self._grads:
+            param.requires_grad_(flag)
+            param.grad = grad
+        for module, attributes, registries in self._attributes:
+            for registry, content in registries:
+                registry.clear()
+                registry.update(content)
+            for name in module.__dict__.keys() - attributes.keys():
+                del module.__dict__[name]
+            module.__dict__.update(attributes)
+
+
+def _registries(module: nn.Module) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The dictionaries in which torch keeps a module's parameters, buffers, children and hooks, with copies."""
+    found = [module.__dict__.get(name) for name in _REGISTRIES]
+    return [(registry, dict(registry)) for registry in found if isinstance(registry, dict)]
+
+
+@contextmanager
+def untouched(model: nn.Module, params: Mapping[str, nn.Parameter]) -> Iterator[Saved]:
+    """Everything about the model and the random generators is as before afterwards, whatever happened.
+
+    A second Ctrl-C while the weights are being written back waits until they are.
+    """
+    with random_state(), modes(model):
+        saved = Saved(model, params)
+        try:
+            saved.hide_gradients()
+            yield saved
+        finally:
+            try:
+                saved.restore()
+            except KeyboardInterrupt:
+                saved.restore()
+                raise
+
+
+def _writes_only(module: nn.Module) -> bool:
+    """Tell whether the module's forward pass writes its buffers without reading them: no value depends on them."""
+    return isinstance(module, _BatchNorm) and module.training
+
+
+@dataclass
+class _Buffer:
+    """A buffer, its place and its value."""
+
+    registry: dict[str, Tensor | None]
+    name: str
+    tensor: Tensor
+    value: Tensor
+    version: int  # torch counts in-place changes, in inference mode too
+
+    def reset(self) -> None:
+        if self.registry.get(self.name) is not self.tensor:
+            self.registry[self.name] = self.tensor
+        if self.tensor._version != self.version:
+            self.tensor.copy_(self.value)
+            self.version = self.tensor._version
+
+
+class SameStart:
+    """Every point starts from the same buffers and random generators, so that the order of points does not matter.
+
+    Args:
+        model: With the buffers that every point shall see.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers = [
+            _Buffer(registry, name, buffer, buffer.detach().clone(), buffer._version)
+            for registry in (module._buffers for module in model.modules() if not _writes_only(module))
+            for name, buffer in registry.items()
+            if buffer is not None
+        ]
+        self._torch = torch.get_rng_state()
+        self._others = random.getstate(), np.random.get_state()  # noqa: NPY002
+        self._points = 0
+        self._drawn = False  # whether the first point drew from Python's or NumPy's generator; 40 us to put back
+
+    def reset(self) -> None:
+        """Undo what the last point did to buffers and generators; call it before every point."""
+        for buffer in self._buffers:
+            buffer.reset()
+        torch.set_rng_state(self._torch)
+        if self._points == 1:
+            self._drawn = self._others_moved()
+        if self._drawn:
+            random.setstate(self._others[0])
+            np.random.set_state(self._others[1])  # noqa: NPY002
+        self._points += 1
+
+    def _others_moved(self) -> bool:
+        if random.getstate() != self._others[0]:
+            return True
+        pairs = zip(np.random.get_state(), self._others[1], strict=True)  # noqa: NPY002
+        return not all(np.array_equal(a, b) for a, b in pairs)

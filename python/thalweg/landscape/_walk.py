@@ -1,0 +1,93 @@
+"""Moves of a model's weights: in the plane of directions, between two models. Knows no loss and no data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import _core
+from ._saved import Saved
+from ._weights import pick, state_of
+from .directions import Directions
+
+Move = Callable[..., None]  # takes the coordinates of a point
+
+
+def in_plane(params: Mapping[str, nn.Parameter], saved: Saved, directions: Directions) -> Move:
+    """A function of (a, b), or of (a) for one direction, that sets the weights to (w + a d1) + b d2."""
+    matched = directions.matching("Evaluator", params)
+    second = matched[1] if len(matched) > 1 else [None] * len(params)
+    tensors = list(params.values())
+    origin = saved.weights
+    if directions.origin is not None:
+        origin = [
+            torch.empty_like(t, requires_grad=False).copy_(o) for t, o in zip(tensors, directions.origin, strict=True)
+        ]
+    moving = [i for i in range(len(tensors)) if matched[0][i] is not None or second[i] is not None]
+    for i in set(range(len(tensors))) - set(moving):
+        tensors[i].data.copy_(origin[i])  # stands still at every point
+    outs, strided = _targets([tensors[i] for i in moving])
+    perturbation = _core.Perturbation(
+        outs, [_dense(origin[i]) for i in moving], [matched[0][i] for i in moving], [second[i] for i in moving]
+    )
+    threads = torch.get_num_threads()
+
+    def move(a: float, b: float = 0.0) -> None:
+        perturbation.perturb(a, b, threads)
+        for tensor, stand_in in strided:
+            tensor.data.copy_(stand_in)
+
+    return move
+
+
+def between(model: nn.Module, ends: tuple[Any, Any]) -> Move:
+    """A function of t that sets weights and floating-point buffers between two models, exact at both.
+
+    What cannot lie between, such as BatchNorm's counter, is that of the first model.
+    """
+    who = "Evaluator.line"
+    target = state_of(who, model)
+    a, b = (pick(who, target, state_of(who, end)) for end in ends)
+    tensors = list(target.values())
+    moving = [i for i, t in enumerate(tensors) if t.is_floating_point() and t.numel()]
+    outs, strided = _targets([tensors[i] for i in moving])
+    starts, stops = ([_dense(torch.empty_like(tensors[i]).copy_(s[i])) for i in moving] for s in (a, b))
+    for i in set(range(len(tensors))) - set(moving):
+        tensors[i].copy_(a[i])
+    line = _core.Perturbation(outs, starts, stops, [None] * len(moving))
+    threads = torch.get_num_threads()
+
+    def move(t: float) -> None:
+        line.lerp(t, threads)
+        for tensor, stand_in in strided:
+            tensor.copy_(stand_in)
+
+    return move
+
+
+def onto(model: nn.Module, state: nn.Module | Mapping[str, Tensor]) -> None:
+    """Copy another model's weights and buffers into this one."""
+    target = state_of("Evaluator.at", model)
+    for value, source in zip(
+        target.values(), pick("Evaluator.at", target, state_of("Evaluator.at", state)), strict=True
+    ):
+        value.copy_(source)
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy without gaps."""
+    return tensor if _core.tensor_view(tensor)[4] else tensor.clone(memory_format=torch.preserve_format)
+
+
+def _targets(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]]]:
+    """Where the core writes: the tensors themselves, or dense stand-ins that are copied over afterwards."""
+    outs, strided = [], []
+    for tensor in tensors:
+        stand_in = _dense(tensor.detach())
+        outs.append(stand_in)
+        if stand_in.data_ptr() != tensor.data_ptr():
+            strided.append((tensor, stand_in))
+    return outs, strided
