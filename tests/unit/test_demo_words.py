@@ -281,7 +281,7 @@ def test_landscape_conclusions() -> None:
             "comparison": paired(LOW, HIGH).to_dict(),
         },
     }
-    assert "all snapshots lie in one valley" in conclusions_valley.barriers(found, "plain").text
+    assert "its snapshots lie in one valley" in conclusions_valley.barriers(found, "plain").text
     assert "flatter before the restart" in conclusions_valley.sharpness(found, "plain").text
     heights[0, 1] = heights[1, 0] = 0.9
     assert "basins of their own" in conclusions_valley.barriers(found, "plain").text
