@@ -183,7 +183,7 @@ def test_another_weight_decay_says_which_verdicts_hold() -> None:
     found["other_weight_decay"] = {"weight_decay": 5e-4, "methods": results(snapshot=LOW)["methods"]}
     told = conclusions_checks.weight_decay(found, "noisy")
     assert told.verdict == "helped"
-    assert told.text.startswith("**Noisy labels:** with weight decay 0.0005 all 6 verdicts")
+    assert told.text.startswith("**Noisy labels:** with weight decay 0.0005, all 6 verdicts")
     found["other_weight_decay"]["methods"] = results(snapshot=LOW, nocycle=LOW)["methods"]
     told = conclusions_checks.weight_decay(found, "plain")
     assert told.verdict == "none"

@@ -89,9 +89,11 @@ def weight_decay(results: Results, setting: str) -> Conclusion:
 
 def _told(setting: str, value: float, same: Sequence[str], changed: Sequence[str]) -> str:
     total = len(same) + len(changed)
-    text = f"**{capital(SETTING_NAMES[setting])}:** with weight decay {short(value)} "
+    text = f"**{capital(SETTING_NAMES[setting])}:** with weight decay {short(value)}, "
     if not changed:
         return text + f"all {plural(total, 'verdict')} on the snapshot ensemble stay as they were."
-    text += f"{len(changed)} of {plural(total, 'verdict')} on the snapshot ensemble change: {'; '.join(changed)}."
-    text += " Do not rely on these."
+    text += (
+        f"{len(changed)} of {plural(total, 'verdict')} on the snapshot ensemble not confirmed: {'; '.join(changed)}."
+    )
+    text += " Do not rely on what is not confirmed."
     return text + (f" Unchanged: {listed(same)}." if same else "")

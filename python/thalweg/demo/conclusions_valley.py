@@ -70,7 +70,7 @@ def barriers(found: dict[str, Any], setting: str) -> Conclusion:
         text += f". Between some snapshots there is a low ridge, {share:.0%} of the lowest of those."
     else:
         text += (
-            f", the highest between snapshots is {share:.1%} of the lowest of those. So the restarts did not throw this run "
+            f"; the highest between snapshots is {share:.1%} of the lowest of those. So the restarts did not throw this run "
             "into separate basins: its snapshots lie in one valley."
         )
     return Conclusion("note", text)
