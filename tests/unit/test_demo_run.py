@@ -46,7 +46,7 @@ def test_results_are_complete(done: tuple[Path, dict[str, Any]]) -> None:
     results = done[1]
     assert set(results) == {
         "format", "config", "data", "range_test", "methods", "ensemble", "twin", "landscape", "saddle", "conditions",
-        "timings", "summary", "conclusions",
+        "timings", "summary", "conclusions", "memorised", "other_weight_decay",
     }  # fmt: skip
     for setting in ("plain", "noisy"):
         assert list(results["methods"][setting]) == list(run.METHOD_ORDER)
@@ -59,6 +59,12 @@ def test_results_are_complete(done: tuple[Path, dict[str, Any]]) -> None:
         assert last == pytest.approx(results["methods"][setting]["sgdr"]["nll"])
         last = [row[-1] for row in results["ensemble"][setting]["nocycle"]["members"]["nll"]]
         assert last == pytest.approx(results["methods"][setting]["step"]["nll"])
+        other = results["other_weight_decay"]["methods"][setting]
+        assert set(other) == {"sgdr", "nocycle", "snapshot", "best_snapshot"}
+        assert all(len(values[key]) == 2 for values in other.values() for key in ("error", "nll"))
+        assert other["snapshot"]["nll"] != results["methods"][setting]["snapshot"]["nll"]
+    assert all(len(shares) == results["config"]["epochs"] for shares in results["memorised"].values())
+    assert all(0 <= share <= 1 for shares in results["memorised"].values() for share in shares)
     assert results["twin"]["float64"]["max_difference"] < 1e-9
     assert len(results["summary"]) == 15
     assert {entry["verdict"] for entry in results["conclusions"]} <= {"helped", "mixed", "none", "hurt", "note"}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from thalweg.demo import conclusions, conclusions_valley, saddle
+from thalweg.demo import conclusions, conclusions_checks, conclusions_valley, saddle
 from thalweg.demo.runs import TITLES
-from thalweg.demo.stats import mean_se, paired
+from thalweg.demo.stats import holm, mean_se, paired
 from thalweg.demo.words import combined, compared, comparison, interval, number, short, trend
 
 LOW, HIGH = [0.10, 0.11, 0.09, 0.10], [0.20, 0.22, 0.19, 0.20]
@@ -24,7 +24,9 @@ def test_paired_against_scipy(rng: np.random.Generator) -> None:
         expected = scipy_stats.ttest_rel(a, b)
         low, high = expected.confidence_interval(0.95)
         np.testing.assert_allclose(
-            [found.t, found.low, found.high, found.mean], [expected.statistic, low, high, (a - b).mean()], rtol=1e-9
+            [found.t, found.p, found.low, found.high, found.mean],
+            [expected.statistic, expected.pvalue, low, high, (a - b).mean()],
+            rtol=1e-9,
         )
         assert (found.wins, found.ties, found.losses) == ((a < b).sum(), 0, (a > b).sum())
 
@@ -40,7 +42,18 @@ def test_verdicts() -> None:
     assert math.isnan(same.t)
     constant = paired([1.0, 2.0, 3.0], [2.0, 3.0, 4.0])
     assert constant.verdict == "helped"
-    assert constant.t == -math.inf
+    assert (constant.t, constant.p) == (-math.inf, 0.0)
+    assert same.p == 1.0
+    assert math.isnan(paired([1.0], [2.0]).p)
+
+
+def test_holm_against_its_definition() -> None:
+    assert holm([]) == []
+    assert holm([0.04]) == [True]
+    assert holm([0.04, 0.04]) == [False, False]  # 0.04 > 0.05 / 2
+    assert holm([0.03, 0.01, 0.04]) == [False, True, False]  # 0.01 <= 0.05 / 3, then 0.03 > 0.05 / 2 ends it
+    assert holm([0.02, 0.01, 0.04]) == [True, True, True]
+    assert holm([math.nan, 0.02]) == [False, True]
 
 
 def test_paired_refuses_lists_that_do_not_pair() -> None:
@@ -143,8 +156,51 @@ def test_best_single_run_is_the_hardest_to_beat() -> None:
     assert conclusions.versus(found, "plain", "snapshot", "step").verdict == "helped"
     assert conclusions.methods(found, "plain").verdict == "hurt"
     assert ("snapshot", "cosine") in conclusions.questions(found, "plain")
-    rows = conclusions.differences(found, "plain")
-    assert ("the snapshot ensemble − the single cosine", "hurt") in [(row[0], row[-1]) for row in rows]
+    rows = conclusions_checks.differences(found, "plain")
+    assert "the snapshot ensemble − the single cosine" in [row[0] for row in rows]
+
+
+def test_comparisons_are_judged_together() -> None:
+    found = results()
+    assert conclusions_checks.corrected(found) == set()
+    assert "among 28 comparisons (error and NLL counted singly) 0 are clear, and 0 of" in conclusions_checks.together(
+        found
+    )
+    narrow = [0.140, 0.157, 0.132, 0.139]  # clear alone (p = 0.04), not among 28
+    assert paired(narrow, [0.15, 0.16, 0.14, 0.15]).verdict == "helped"
+    found = results(fitted=narrow, nocycle=[0.25, 0.26, 0.24, 0.2501])
+    kept = conclusions_checks.corrected(found)
+    assert {key[1:3] for key in kept} == {("snapshot", "nocycle")}
+    assert f"8 are clear, and {len(kept)} of" in conclusions_checks.together(found)
+    rows = {row[0]: row[1:] for row in conclusions_checks.differences(found, "plain")}
+    assert all(cell.endswith(" *") for cell in rows["the snapshot ensemble − the NoCycle ensemble"])
+    fitted = rows["the snapshot ensemble fitted on validation − the snapshot ensemble"]
+    assert not any("*" in cell for cell in fitted)
+
+
+def test_another_weight_decay_says_which_verdicts_hold() -> None:
+    found = results(snapshot=LOW)
+    found["other_weight_decay"] = {"weight_decay": 5e-4, "methods": results(snapshot=LOW)["methods"]}
+    told = conclusions_checks.weight_decay(found, "noisy")
+    assert told.verdict == "helped"
+    assert told.text.startswith("**Noisy labels:** with weight decay 0.0005, all 6 verdicts")
+    found["other_weight_decay"]["methods"] = results(snapshot=LOW, nocycle=LOW)["methods"]
+    told = conclusions_checks.weight_decay(found, "plain")
+    assert told.verdict == "none"
+    assert "2 of 6 verdicts" in told.text
+    assert "error against the NoCycle ensemble: a clear gain becomes no clear difference" in told.text
+    assert "Unchanged: error against the last SGDR snapshot alone" in told.text
+
+
+def test_curves_say_what_was_learnt_by_heart() -> None:
+    errors = {"constant": [0.3, 0.05, 0.2], "sgdr": [0.3, 0.06, 0.15]}
+    learnt = {"noisy": {"constant": [0.0, 0.1, 0.9], "sgdr": [0.0, 0.2, 0.8]}}
+    told = conclusions.curves({"plain": errors, "noisy": errors}, learnt).text
+    assert told.count("wrong training labels") == 1
+    assert "2 of 2 runs end more than 2 points above their own best epoch (the best of all: 5.0%)" in told
+    assert "reproduce 10% to 20% at their best epoch and 80% to 90% at the end: they memorise them" in told
+    learnt["noisy"]["sgdr"] = [0.0, 0.2, 0.1]
+    assert "memorise" not in conclusions.curves({"plain": errors, "noisy": errors}, learnt).text
 
 
 def test_members_conclusion_names_a_better_single_member() -> None:
@@ -152,7 +208,7 @@ def test_members_conclusion_names_a_better_single_member() -> None:
     found["ensemble"]["plain"]["snapshot"]["members"]["error"] = [[0.05, 0.2, 0.3]] * 4
     assert "number 1 with 5.0% error, less than the whole ensemble" in conclusions.last_m(found, "plain").text
     found["ensemble"]["plain"]["snapshot"]["members"]["error"] = [[0.5, 0.2, 0.3]] * 4
-    assert "which beats every one of its members" in conclusions.last_m(found, "plain").text
+    assert "error, no less than the whole ensemble" in conclusions.last_m(found, "plain").text
 
 
 def test_diversity_conclusion() -> None:
@@ -206,6 +262,9 @@ def test_timing_conclusion() -> None:
     assert conclusions.timing(faster).verdict == "helped"
     assert "1/4.0 of the default's time and 1/2.0 of the faster" in conclusions.timing(faster).text
     assert conclusions.timing({**faster, "thalweg": share(150)}).verdict == "hurt"
+    assert "differs by 0%" in conclusions.timing(faster).text
+    uneven = {**faster, "torch": {**share(200), "gradient_us": 990.0}}
+    assert "differs by 10%" in conclusions.timing(uneven).text
 
 
 def test_landscape_conclusions() -> None:
@@ -222,10 +281,12 @@ def test_landscape_conclusions() -> None:
             "comparison": paired(LOW, HIGH).to_dict(),
         },
     }
-    assert "all snapshots lie in one valley" in conclusions_valley.barriers(found, "plain").text
+    assert "its snapshots lie in one valley" in conclusions_valley.barriers(found, "plain").text
     assert "flatter before the restart" in conclusions_valley.sharpness(found, "plain").text
     heights[0, 1] = heights[1, 0] = 0.9
-    assert "Some restarts crossed a ridge" in conclusions_valley.barriers(found, "plain").text
+    assert "basins of their own" in conclusions_valley.barriers(found, "plain").text
+    heights[0, 1] = heights[1, 0] = 0.25
+    assert "a low ridge, 25% of the lowest" in conclusions_valley.barriers(found, "plain").text
     reverse = {**found["sharpness"], "comparison": paired(HIGH, LOW).to_dict()}
     assert "sharper before the restart" in conclusions_valley.sharpness({**found, "sharpness": reverse}, "plain").text
     steep = {**found, "random": {**found["random"], "border": 4.1}}

@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=int,
         metavar="N",
         help="paired repetitions of all runs (default: 6; fixed, so the numbers do not depend on the machine's speed; "
-        "each takes about 12 s of one core)",
+        "each takes about 16 s of one core)",
     )
     parser.add_argument("--full", action="store_true", help="10 repetitions instead of 6")
     parser.add_argument("--overwrite", action="store_true", help="write into a directory that is not empty")

@@ -61,12 +61,18 @@ def barriers(found: dict[str, Any], setting: str) -> Conclusion:
         f"{rows[worst] + 1} and {columns[worst] + 1}), and {none} of {plural(len(inside), 'pair')} have none above 0.01. To the run "
         f"from another start it is {number(float(outside.min()))} to {number(float(outside.max()))}"
     )
-    separate = inside[worst] >= 0.25 * outside.min()
-    text += (
-        ". Some restarts crossed a ridge almost as high as those between independent runs."
-        if separate
-        else ". So the restarts did not throw the run into separate basins: all snapshots lie in one valley."
-    )
+    share = float(inside[worst] / outside.min()) if outside.min() > 0 else float("inf")
+    if share >= 0.5:
+        text += (
+            ". Between some snapshots the ridge is as high as half of that or more: they lie in basins of their own."
+        )
+    elif share >= 0.1:
+        text += f". Between some snapshots there is a low ridge, {share:.0%} of the lowest of those."
+    else:
+        text += (
+            f"; the highest between snapshots is {share:.1%} of the lowest of those. So the restarts did not throw this run "
+            "into separate basins: its snapshots lie in one valley."
+        )
     return Conclusion("note", text)
 
 

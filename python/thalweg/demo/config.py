@@ -29,6 +29,7 @@ class Config:
         triangles: Cycles of the triangular run.
         momentum: Nesterov momentum of SGD.
         weight_decay: L2 decay of SGD.
+        other_weight_decay: With this one the runs behind the ensembles are repeated, to see whether the verdicts hold.
         range_steps: Updates of the range test.
         grid: Points along each side of a landscape.
         barrier_points: Points on the line between two snapshots.
@@ -45,6 +46,7 @@ class Config:
     triangles: int = 4
     momentum: float = 0.9
     weight_decay: float = 5e-3
+    other_weight_decay: float = 5e-4
     range_steps: int = 200
     grid: int = 41
     barrier_points: int = 17

@@ -189,7 +189,7 @@ def _matrix(figure: Figure, ax: Axes, heights: Any, name: str) -> None:
 def sharpness(valleys: Mapping[str, Valley], config: Config) -> Figure:
     """Draw the sharpness along the run, with restarts marked and the places before and after them."""
     with style():
-        figure = canvas(11.0, 4.0)
+        figure = canvas(11.0, 4.3)
         for ax, setting in zip(figure.subplots(1, 2), SETTINGS, strict=True):
             valley = valleys[setting]
             epochs = valley.sharp_steps / config.steps_per_epoch
@@ -215,8 +215,8 @@ def sharpness(valleys: Mapping[str, Valley], config: Config) -> Figure:
             ax.set_ylim(bottom=0)
             ax.set_xlabel("epoch")
             ax.set_title(SETTING_TITLES[setting])
-            ax.legend(loc="lower right")
         figure.axes[0].set_ylabel("rise of the training loss")
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return figure
 
 
@@ -259,7 +259,7 @@ def saddle(descents: Mapping[str, Descent]) -> Figure:
         left.set_title("Three paths from (0.6, 0.02)")
         top, bottom = figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1])
         for name, run in descents.items():
-            top.plot(np.maximum(run.losses, 1e-6), color=_SADDLE_COLOURS[name], label=run.title)
+            top.plot(run.losses, color=_SADDLE_COLOURS[name], label=run.title)
             bottom.plot(run.lrs, color=_SADDLE_COLOURS[name])
         top.set_yscale("log")
         top.set_ylim(1e-6, 1e3)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 from .. import __version__, _core
 from .._extras import require
 from ..lr_range import RangeTestResult
-from . import landscape_part, range_part, saddle, story, timing
+from . import check_part, landscape_part, range_part, saddle, story, timing
 from .config import SETTINGS, Config, config
 from .data import Split, load
 from .output import plain, staged, write_json
@@ -65,7 +66,8 @@ class _Progress:
     """One bar over the whole demo, in estimated seconds; notes how long each part really took."""
 
     def __init__(self, sizes: Config, shown: bool) -> None:
-        total = len(SETTINGS) * (_RANGE + sizes.seeds * len(METHODS) * _RUN + _VALLEY) + 4 * _TWIN + _TIMING + _REPORT
+        runs = sizes.seeds * (len(METHODS) + len(check_part.METHODS))
+        total = len(SETTINGS) * (_RANGE + runs * _RUN + _VALLEY) + 4 * _TWIN + _TIMING + _REPORT
         layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} < {remaining}"
         self.bar = tqdm(total=total, desc="thalweg demo", bar_format=layout, disable=None if shown else True)
         self.seconds: dict[str, float] = {}
@@ -156,6 +158,14 @@ def _measure(sizes: Config, bar: _Progress) -> Material:
     for setting in SETTINGS:
         with bar.part("runs", f"training, {setting}"):
             _repeat(material, setting, rates[setting], bar)
+    learnt = material.pictures["noisy"].learnt
+    results["memorised"] = {method: shares.tolist() for method, shares in learnt.items()}
+    results["other_weight_decay"] = {"weight_decay": sizes.other_weight_decay, "methods": {}}
+    for setting in SETTINGS:
+        with bar.part("check", f"another weight decay, {setting}"):
+            results["other_weight_decay"]["methods"][setting] = check_part.run(
+                sizes, partial(_split, setting, sizes), rates[setting], partial(bar.done, _RUN)
+            )
     with bar.part("twin", "torch beside thalweg"):
         results["twin"] = _twin(material, rates["noisy"], bar)
     results["landscape"] = {}

@@ -71,12 +71,15 @@ class Pictures:
     Attributes:
         curves: Losses and rates of each method.
         val_error: Validation error after each epoch, [epochs], of each method.
+        learnt: Share of the wrong training labels that the network reproduces after each epoch, [epochs], of each
+            method; empty when no label is wrong.
         path: (updates done, weights) along the SGDR run, from the start to the end.
         snapshots: (updates done, weights) of the SGDR run's members.
     """
 
     curves: dict[str, Curve] = field(default_factory=dict)
     val_error: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    learnt: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     path: list[tuple[int, State]] = field(default_factory=list)
     snapshots: list[tuple[int, State]] = field(default_factory=list)
 
@@ -142,16 +145,24 @@ def _ensembles(collector: SnapshotCollector, split: Split, fitted: bool) -> dict
 
 
 def _watch(method: str, model: nn.Module, split: Split, config: Config, pictures: Pictures) -> Callable[[int], None]:
-    """Return what looks at the run after each update: validation error each epoch, the path of SGDR."""
+    """Return what looks at the run after each update: validation error and wrong labels learnt each epoch, SGDR's path."""
     errors = pictures.val_error[method] = np.empty(config.epochs)
+    wrong = split.y_train != split.true_train
+    x_wrong, y_wrong = split.x_train[wrong], split.y_train[wrong]
+    if len(y_wrong):
+        pictures.learnt[method] = np.empty(config.epochs)
     every = path_stride(config)
     if method == "sgdr":
         pictures.path.append((0, copy_state(model)))
 
     def after_step(step: int) -> None:
         if step % config.steps_per_epoch == 0:
+            epoch = step // config.steps_per_epoch - 1
             best = probabilities(model, split.x_val).argmax(1)
-            errors[step // config.steps_per_epoch - 1] = (best != split.y_val).double().mean().item()
+            errors[epoch] = (best != split.y_val).double().mean().item()
+            if len(y_wrong):
+                best = probabilities(model, x_wrong).argmax(1)
+                pictures.learnt[method][epoch] = (best == y_wrong).double().mean().item()
         if method == "sgdr" and step % every == 0:
             pictures.path.append((step, copy_state(model)))
 

@@ -26,6 +26,7 @@ class Paired:
         mean: Mean difference; negative when a is lower.
         se: Standard error of the mean difference; NaN for one pair.
         t: Student's t, mean / se.
+        p: Two-sided p-value of t (n - 1 degrees of freedom); NaN for one pair.
         low: Lower end of the 95% interval of the mean difference (n - 1 degrees of freedom).
         high: Its upper end.
         wins: Pairs in which a is lower.
@@ -39,6 +40,7 @@ class Paired:
     mean: float
     se: float
     t: float
+    p: float
     low: float
     high: float
     wins: int
@@ -73,7 +75,9 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Paired:
         t = mean / se
     else:
         t = math.nan if n == 1 or mean == 0 else math.copysign(math.inf, mean)
-    reach = float(require("scipy.stats", "the demo").t.ppf((1 + LEVEL) / 2, n - 1)) * se if n > 1 else math.nan
+    student = require("scipy.stats", "the demo").t
+    reach = float(student.ppf((1 + LEVEL) / 2, n - 1)) * se if n > 1 else math.nan
+    p = math.nan if n == 1 else 1.0 if math.isnan(t) else float(2 * student.sf(abs(t), n - 1))
     return Paired(
         n,
         float(first.mean()),
@@ -81,12 +85,31 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Paired:
         mean,
         se,
         t,
+        p,
         mean - reach,
         mean + reach,
         int((d < 0).sum()),
         int((d == 0).sum()),
         int((d > 0).sum()),
     )
+
+
+def holm(p_values: Sequence[float]) -> list[bool]:
+    """Return which of the comparisons stay clear when all of them are judged together, at the level of one.
+
+    The smallest p is compared with α/k for k comparisons, the next with α/(k-1), and so on; the first that fails ends
+    it. α is 1 - LEVEL. Holds whatever the dependence between the comparisons. NaN never stays.
+
+    References:
+        Holm: A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6, 1979.
+    """
+    kept = [False] * len(p_values)
+    order = sorted(range(len(p_values)), key=lambda i: math.inf if math.isnan(p_values[i]) else p_values[i])
+    for rank, i in enumerate(order):
+        if not p_values[i] <= (1 - LEVEL) / (len(p_values) - rank):
+            break
+        kept[i] = True
+    return kept
 
 
 def mean_se(values: Sequence[float]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..report import Report
-from . import conclusions, figures, figures_valley, interactive
+from . import conclusions, conclusions_checks, figures, figures_valley, interactive
 from . import story_valley as tail
 from .book import Book
 from .config import SETTING_TITLES, SETTINGS
@@ -29,7 +29,7 @@ def write(folder: Path, material: Material, done: Callable[[float], None]) -> No
     )
     lead(report, material)
     first = (opening, data, range_test, runs, ensembles, diversity)
-    second = (tail.valley, tail.basins, tail.saddle, tail.step_time, tail.numbers, tail.conditions)
+    second = (tail.valley, tail.basins, tail.saddle, tail.step_time, tail.checks, tail.numbers, tail.conditions)
     for chapter in (*first, *second):
         chapter(report, book, material)
     summary = conclusions.summary(results)
@@ -51,8 +51,8 @@ def lead(report: Report, material: Material) -> None:
         "training labels are re-drawn at random.",
         "The list compares methods pair by pair over the seeds on test images that no run has seen. **Helped** or **hurt** "
         "means that the 95% interval of the mean difference excludes zero in error or in NLL, **mixed** that the two disagree. "
-        "NLL, the negative log-likelihood, is what the true class costs in nats: it also punishes false confidence. The "
-        "intervals are not corrected for the number of comparisons, so read a narrow result as a narrow result.",
+        "NLL, the negative log-likelihood, is what the true class costs in nats: it also punishes false confidence. "
+        + conclusions_checks.together(material.results),
     )
 
 
@@ -130,7 +130,7 @@ def runs(report: Report, book: Book, material: Material) -> None:
         "Learning rate, training loss and validation error of seed 0. Validation labels are never re-drawn.",
     )
     errors = {s: {m: e.tolist() for m, e in material.pictures[s].val_error.items()} for s in SETTINGS}
-    book.conclude(section, [conclusions.curves(errors)])
+    book.conclude(section, [conclusions.curves(errors, {"noisy": material.results["memorised"]})])
     section.interactive(
         interactive.runs(material.pictures, material.config),
         "The same curves to read off: the menu changes the setting, a click in the legend hides a run.",
