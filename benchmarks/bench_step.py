@@ -68,6 +68,24 @@ def test_step(
     against(f"{name} step", case, "torch fused", ours.step, peer.step, elements=elements, seconds=3.0, **more)
 
 
+@pytest.mark.parametrize("case", ["160 x 64", "400 x 1,000"])
+def test_step_with_cold_caches(against: Callable[..., None], thread_count: int, case: str) -> None:
+    """Nothing of the optimizers is left in the caches when a step begins: the worst that a training loop can do."""
+    mine, theirs = parameters(CASES[case], 0), parameters(CASES[case], 0)
+    ours = tw.optim.AdamW(mine, **OPTIONS["AdamW"])
+    peer = torch.optim.AdamW(theirs, fused=True, **OPTIONS["AdamW"])
+    spoiler = torch.ones(16_000_000)  # 64 MB
+    for _ in range(3):
+        ours.step()
+        peer.step()
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    against(
+        "AdamW step, caches cleared before it", case, "torch fused", ours.step, peer.step,
+        seconds=3.0, between=lambda: spoiler.mul_(1.0),
+    )  # fmt: skip
+
+
 def test_schedule_in_the_step(against: Callable[..., None], thread_count: int) -> None:
     """A scheduled step against torch's fused step followed by its scheduler."""
     mine, theirs = parameters([64] * 160, 0), parameters([64] * 160, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -12,10 +13,28 @@ import pytest
 import torch
 
 
-def alternating(ours: Callable[[], Any], peer: Callable[[], Any], seconds: float) -> tuple[list[float], list[float]]:
-    """Times of both in turn, ours first and second by turns, for about `seconds`; at least 5 rounds."""
-    for warm in (ours, peer, ours, peer):
-        warm()
+BLOCK_SECONDS = 0.004  # a block of calls is timed as one
+
+
+def calls_per_block(run: Callable[[], Any]) -> int:
+    """How many calls make a block: short ones are repeated, as timeit does, long ones stand alone."""
+    start = time.perf_counter()
+    run()
+    return max(1, math.ceil(BLOCK_SECONDS / max(time.perf_counter() - start, 1e-7)))
+
+
+def alternating(
+    ours: Callable[[], Any], peer: Callable[[], Any], seconds: float, between: Callable[[], Any] | None
+) -> tuple[list[float], list[float]]:
+    """Seconds per call of both, block by block in turn, who is first by turns too; at least 5 rounds.
+
+    With `between`, it runs untimed before every call, and every call is timed alone.
+    """
+    runs = (ours, peer)
+    for _ in range(2):
+        ours()
+        peer()
+    calls = [1 if between else calls_per_block(run) for run in runs]
     times: tuple[list[float], list[float]] = ([], [])
     gc.collect()
     gc.disable()  # as timeit does: whose turn a collection falls into is chance
@@ -23,10 +42,13 @@ def alternating(ours: Callable[[], Any], peer: Callable[[], Any], seconds: float
     while len(times[0]) < 5 or time.perf_counter() < end:
         order = (0, 1) if len(times[0]) % 2 else (1, 0)
         for which in order:
-            run = (ours, peer)[which]
+            run, count = runs[which], calls[which]
+            if between:
+                between()
             start = time.perf_counter()
-            run()
-            times[which].append(time.perf_counter() - start)
+            for _ in range(count):
+                run()
+            times[which].append((time.perf_counter() - start) / count)
     gc.enable()
     return times
 
@@ -42,12 +64,13 @@ def against(benchmark: Any) -> Callable[..., None]:
         row: str, case: str, peer_name: str, ours: Callable[[], Any], peer: Callable[[], Any], **more: Any
     ) -> None:
         seconds = more.pop("seconds", 2.0)
+        between = more.pop("between", None)
         if benchmark.disabled:
             ours()
             peer()
             benchmark(lambda: None)
             return
-        a, b = alternating(ours, peer, seconds)
+        a, b = alternating(ours, peer, seconds, between)
         benchmark.pedantic(ours, rounds=3, iterations=1)
         median_a, median_b = statistics.median(a), statistics.median(b)
         info = {
