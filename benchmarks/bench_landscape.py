@@ -1,4 +1,4 @@
-"""Landscape points per second against a good hand-written loop, each at its own best batch size."""
+"""Landscape points per second against a good hand-written loop, both at the batch size that is best for the loop."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NETS = {
     "LeNet": (lenet, (1, 28, 28), 10_000),
     "small ResNet": (resnet, (3, 32, 32), 1_000),
 }
-BATCHES = (32, 64, 256, 512, 1024)
+BATCHES = (32, 64, 128, 256, 512, 1024)
 
 
 def hand_written(
@@ -72,6 +72,19 @@ def hand_written(
     return losses
 
 
+def fastest_batch(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, directions: Directions, points: np.ndarray
+) -> int:
+    """The batch size at which the hand-written loop is fastest: the best of three passes each, by turns."""
+    times = dict.fromkeys(BATCHES, np.inf)
+    for _ in range(3):
+        for batch in BATCHES:
+            start = time.perf_counter()
+            hand_written(model, x, y, directions, points, batch)
+            times[batch] = min(times[batch], time.perf_counter() - start)
+    return min(times, key=times.__getitem__)
+
+
 @pytest.mark.parametrize("net", list(NETS))
 def test_points_per_second(
     against: Callable[..., None], thread_count: int, net: str, request: pytest.FixtureRequest
@@ -84,23 +97,14 @@ def test_points_per_second(
     model = build()
     x, y = torch.randn(samples, *shape), torch.randint(0, 10, (samples,))
     directions = random_directions(model, seed=1)
-    count = {"MLP": 6, "LeNet": 3, "small ResNet": 3}[net] if timed else 2
+    count = {"MLP": 24, "LeNet": 3, "small ResNet": 3}[net] if timed else 2
     points = np.random.default_rng(0).uniform(-1, 1, (count, 2))
-    evaluator = Evaluator(model, "cross_entropy", (x, y), batch_size="tune" if timed else None)
-    best = samples
-    if timed:
-        trials = {}
-        for batch in BATCHES:
-            for repeat in range(2):
-                start = time.perf_counter()
-                hand_written(model, x, y, directions, points[:1], batch)
-                if repeat:
-                    trials[batch] = min(trials.get(batch, np.inf), time.perf_counter() - start)
-        best = min(trials, key=trials.__getitem__)
+    best = fastest_batch(model, x, y, directions, points[:1]) if timed else samples
+    evaluator = Evaluator(model, "cross_entropy", (x, y), batch_size=best)
     ours = lambda: evaluator.points(directions, points).values["loss"]  # noqa: E731
     peer = lambda: hand_written(model, x, y, directions, points, best)  # noqa: E731
     np.testing.assert_allclose(ours(), peer(), rtol=1e-5)
     against(
-        "landscape, exact tier", f"{net}, {samples:,} samples", f"hand-written loop, batch {best}", ours, peer, seconds=4.0,
-        points_per_second=lambda seconds: count / seconds, batch=evaluator._batches[0][2],
+        "landscape, exact tier", f"{net}, {samples:,} samples", f"hand-written loop, batch {best}", ours, peer, seconds=24.0,
+        points_per_second=lambda seconds: count / seconds,
     )  # fmt: skip

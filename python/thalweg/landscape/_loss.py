@@ -69,12 +69,15 @@ class Measure:
         totals = [[0.0] * quantity.width for quantity in self._quantities]
         samples = 0
         for inputs, targets, count in batches:
-            batch = self._forward(model, inputs, targets, count)
+            self._add(totals, self._forward(model, inputs, targets, count))
             samples += count
-            for total, quantity in zip(totals, self._quantities, strict=True):
-                for i, value in enumerate(quantity.add(batch)):
-                    total[i] += value
         return [q.finish(tuple(total), samples) for q, total in zip(self._quantities, totals, strict=True)]
+
+    def _add(self, totals: list[list[float]], batch: Batch) -> None:
+        """Add a batch's share; the batch is gone before the next forward pass needs its memory."""
+        for total, quantity in zip(totals, self._quantities, strict=True):
+            for i, value in enumerate(quantity.add(batch)):
+                total[i] += value
 
     def _forward(self, model: nn.Module, inputs: Any, targets: Any, count: int) -> Batch:
         if self._criterion is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -54,11 +54,7 @@ class Directions:
     @property
     def cosine(self) -> float:
         """Cosine of the angle between the first two directions; NaN when there is one, or one of length 0."""
-        if len(self.vectors) < 2:
-            return math.nan
-        a, b = self.vectors[:2]
-        scale = length(a) * length(b)
-        return dot(a, b) / scale if scale else math.nan
+        return _cosine(self.vectors, self.norms)
 
     def matching(self, who: str, params: Mapping[str, Tensor]) -> list[list[Tensor | None]]:
         """The directions as dense tensors laid out like `params`; None where a direction is zero."""
@@ -82,8 +78,16 @@ class Directions:
 
     def describe(self) -> dict[str, Any]:
         """Recipe, lengths and angle, JSON-able."""
-        cosine = self.cosine
-        return {**self.recipe, **self.extra, "norms": self.norms, "cosine": None if math.isnan(cosine) else cosine}
+        norms = self.norms
+        cosine = _cosine(self.vectors, norms)
+        return {**self.recipe, **self.extra, "norms": norms, "cosine": None if math.isnan(cosine) else cosine}
+
+
+def _cosine(vectors: Sequence[Sequence[Tensor]], norms: Sequence[float]) -> float:
+    if len(vectors) < 2:
+        return math.nan
+    scale = norms[0] * norms[1]
+    return dot(vectors[0], vectors[1]) / scale if scale else math.nan
 
 
 def random_directions(

@@ -17,6 +17,7 @@ from .. import _check, _core
 from .._preserve import unwrap
 from . import _walk, _weights
 from ._loss import LossFn, Measure, Metric, check_center
+from ._memory import keep_freed_memory
 from ._points import Batch, axis, hash_of_data, read_batches
 from ._saved import SameStart, Saved, untouched
 from .directions import Directions
@@ -103,6 +104,7 @@ class Evaluator:
     def _run(self, start: Callable[[Saved], _walk.Move], points: Array, what: str, progress: bool) -> dict[str, Array]:
         """Values by name, [points] each, after each of the moves that `start` prepares."""
         values = np.empty((len(points), len(self.metrics)))
+        keep_freed_memory()
         with untouched(self.model, self._params) as saved, torch.inference_mode():
             self._evaluation_mode()
             move = start(saved)
