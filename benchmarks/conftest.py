@@ -73,7 +73,8 @@ def against(benchmark: Any) -> Callable[..., None]:
         benchmark.pedantic(ours, rounds=3, iterations=1)
         median_a, median_b = statistics.median(a), statistics.median(b)
         # Round by round: a machine that slows down for a while slows both sides of a round.
-        ratio = statistics.median(theirs / mine for mine, theirs in zip(a, b, strict=True))
+        ratios = [theirs / mine for mine, theirs in zip(a, b, strict=True)]
+        low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive")
         info = {
             "row": row,
             "case": case,
@@ -83,6 +84,7 @@ def against(benchmark: Any) -> Callable[..., None]:
             "ours_us": median_a * 1e6,
             "peer_us": median_b * 1e6,
             "ratio": ratio,
+            "ratio_quartiles": [low, high],  # of the rounds
             "ours_spread": [min(a) * 1e6, max(a) * 1e6],
             "peer_spread": [min(b) * 1e6, max(b) * 1e6],
         }

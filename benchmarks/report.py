@@ -32,7 +32,7 @@ def cpu_tables() -> str:
             f"{c['cpu']}, {c['cores']} cores, {c['isa']}; torch {c['torch']}, Python {c['python']}; measured {c['date']} at "
             f"commit {c['commit']} with the cores {c['busy_share_before']:.0%} busy before "
             f"([JSON](benchmarks/results/{path.name})). Medians, ours and the peer by turns in one process; a ratio above "
-            "1 means that thalweg is faster.\n"
+            "1 means that thalweg is faster; in brackets the quartiles of the rounds.\n"
         )
         lines = [
             "| what | case | threads | thalweg | peer | peer's time | ratio |",
@@ -43,9 +43,10 @@ def cpu_tables() -> str:
             if "points_per_second" in row:
                 extra = f" ({row['points_per_second']:.3g} points/s)"
             ratio = f"**{row['ratio']:.2f}**" if row["ratio"] >= 1 else f"{row['ratio']:.2f}"
+            low, high = row["ratio_quartiles"]
             lines.append(
                 f"| {row['row']} | {row['case']} | {row['threads']} | {duration(row['ours_us'])}{extra} | {row['peer']} "
-                f"| {duration(row['peer_us'])} | {ratio} |"
+                f"| {duration(row['peer_us'])} | {ratio} ({low:.2f}–{high:.2f}) |"
             )
         parts.append("\n".join(lines))
     return "\n".join(parts) if parts else "not yet measured"
