@@ -126,7 +126,8 @@ def pick(who: str, params: Mapping[str, Tensor], state: Mapping[str, Tensor]) ->
 def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
     """Inner product over all tensors, float64, in one order whatever the number of threads."""
     threads = torch.get_num_threads()
-    return sum(_core.dot(*_alike(x, y), threads) for x, y in zip(a, b, strict=True))
+    # fsum, as the built-in sum of floats is another one from Python 3.12 on.
+    return math.fsum(_core.dot(*_alike(x, y), threads) for x, y in zip(a, b, strict=True))
 
 
 def length(tensors: Sequence[Tensor]) -> float:
