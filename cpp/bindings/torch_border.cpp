@@ -34,7 +34,10 @@ static_assert(sizeof(DlExchangeApi) == 16 + 5 * sizeof(void*), "DLPack 1.2 DLPac
 
 constexpr std::uint32_t kDlpackMajor = 1;
 constexpr std::int32_t kDlCpu = 1;
-constexpr std::int32_t kDlCuda = 2;
+#ifndef THALWEG_DLPACK_CUDA
+#define THALWEG_DLPACK_CUDA 2  // DLPack's number of a CUDA device; the emulated build (tests/emulation) names the host
+#endif
+constexpr std::int32_t kDlCuda = THALWEG_DLPACK_CUDA;
 
 // Set once at import and never changed: the exchange API of the torch in this process, or null.
 const DlExchangeApi* exchange_api = nullptr;
@@ -77,7 +80,7 @@ TensorView view_of(PyObject* tensor) {
   view.supported = dtype_of(dl.dtype, &view.ref.dtype) && (dl.device.type == kDlCpu || dl.device.type == kDlCuda);
   view.ref.data = static_cast<char*>(dl.data) + dl.byte_offset;
   view.ref.numel = numel_of(dl.ndim, dl.shape);
-  view.ref.device = dl.device.type == kDlCpu ? -1 : dl.device.id;
+  view.ref.device = dl.device.type == kDlCuda ? std::max(dl.device.id, 0) : -1;
   view.ndim = dl.ndim;
   view.shape = dl.shape;
   view.strides = dl.strides;
