@@ -35,7 +35,7 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(VENV)/bin/clang-format --dry-run --Werror $$(find cpp -name '*.[ch]pp' -o -name '*.cu')
+	$(VENV)/bin/clang-format --dry-run --Werror $$(find cpp tests/emulation -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' )
 
 types: $(VENV)/installed
 	$(RUN) -m mypy
@@ -45,7 +45,7 @@ check: lint types
 format: $(VENV)/installed
 	$(RUN) -m ruff check --fix --quiet . || true
 	$(RUN) -m ruff format --quiet .
-	$(VENV)/bin/clang-format -i $$(find cpp -name '*.[ch]pp' -o -name '*.cu')
+	$(VENV)/bin/clang-format -i $$(find cpp tests/emulation -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh' )
 
 bench: $(VENV)/installed
 	$(RUN) benchmarks/run.py

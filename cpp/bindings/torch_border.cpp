@@ -87,6 +87,12 @@ TensorView view_of(PyObject* tensor) {
   return view;
 }
 
+void* current_stream(std::int32_t device) {
+  void* stream = nullptr;
+  if (exchange_api->current_work_stream(kDlCuda, device, &stream) != 0) throw py::error_already_set();
+  return stream;
+}
+
 bool is_dense(const TensorView& view) {
   if (view.ref.numel <= 1) return true;
   std::int64_t expected = 1;

@@ -46,6 +46,9 @@ void bind_torch_border(pybind11::module_& module);
 // Throws python errors as pybind11::error_already_set. `tensor` must be a torch.Tensor.
 TensorView view_of(PyObject* tensor);
 
+// torch's current stream of CUDA device `device`, as the core's drivers take it.
+void* current_stream(std::int32_t device);
+
 // True when the elements fill numel consecutive places in some order of the dimensions (channels-last included).
 bool is_dense(const TensorView& view);
 
