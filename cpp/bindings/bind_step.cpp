@@ -27,7 +27,8 @@ void bind_step(py::module_& module) {
   py::class_<TensorTable>(module, "TensorTable", "Addresses of the tensors that one optimizer owns.")
       .def(py::init<const std::string&, const py::object&>(), py::arg("optimizer"), py::arg("owner"))
       .def("step", &TensorTable::step, py::arg("groups"), py::arg("state"), py::arg("plans"), py::arg("schedule_step"),
-           py::arg("num_threads"), "One step over all groups; returns the parameters that were updated.");
+           py::arg("num_threads"), py::arg("max_grad_norm") = py::none(),
+           "One step over all groups; returns the norm of all gradients if max_grad_norm is given, otherwise NaN.");
 }
 
 }  // namespace thalweg::bindings

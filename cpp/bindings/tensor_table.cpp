@@ -2,6 +2,8 @@
 #include "tensor_table.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "plan.hpp"
 #include "python_access.hpp"
@@ -70,8 +72,8 @@ bool TensorTable::keeps_state(std::size_t n) const {
   return info_.counts_steps || groups_[static_cast<std::size_t>(hot_[n].group)].states > 0;
 }
 
-void TensorTable::step(const py::list& groups, const py::dict& state, const py::list& plans, std::int64_t schedule_step,
-                       int num_threads) {
+double TensorTable::step(const py::list& groups, const py::dict& state, const py::list& plans,
+                         std::int64_t schedule_step, int num_threads, std::optional<double> max_grad_norm) {
   groups_.resize(groups.size());
   for (std::size_t i = 0; i < groups_.size(); ++i) read_group(groups[i], groups_[i]);
   if (!collect_gradients(groups)) {
@@ -84,14 +86,24 @@ void TensorTable::step(const py::list& groups, const py::dict& state, const py::
     pass = gather(true);
   }
   require_internal(pass == Pass::kDone, "the optimizer's state changes while it is read");
-  {
-    const py::gil_scoped_release release;
-    step_cpu(optimizer_, items_.data(), items_.size(), scalars_.data(), num_threads);
-  }
+  const double norm = update(num_threads, max_grad_norm);
   for (std::size_t i = 0; i < plans.size(); ++i)
     if (!plans[i].is_none())
       groups[i][names().lr] = py::float_(plans[i].cast<const Plan&>().value_at(schedule_step + 1));
   finish();
+  return norm;
+}
+
+// The core's part of a step, without the GIL.
+double TensorTable::update(int num_threads, std::optional<double> max_grad_norm) {
+  const py::gil_scoped_release release;
+  double norm = std::numeric_limits<double>::quiet_NaN();
+  if (max_grad_norm) {
+    norm = std::sqrt(grad_squares_cpu(items_.data(), items_.size(), num_threads));
+    for (StepScalars& scalars : scalars_) scalars.grad_scale = clip_coefficient(*max_grad_norm, norm);
+  }
+  step_cpu(optimizer_, items_.data(), items_.size(), scalars_.data(), num_threads);
+  return norm;
 }
 
 void TensorTable::rebuild(const py::list& groups) {

@@ -8,6 +8,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,9 +29,10 @@ class TensorTable {
   TensorTable(const std::string& optimizer, const pybind11::object& owner);
 
   // One step over all groups. plans: a Plan or None per group; with a Plan, group["lr"] becomes the value of step
-  // schedule_step + 1 afterwards.
-  void step(const pybind11::list& groups, const pybind11::dict& state, const pybind11::list& plans,
-            std::int64_t schedule_step, int num_threads);
+  // schedule_step + 1 afterwards. max_grad_norm: the gradients of all groups together enter the update scaled to at
+  // most this norm, as torch.nn.utils.clip_grad_norm_ defines it; returns their norm before that, or NaN without one.
+  double step(const pybind11::list& groups, const pybind11::dict& state, const pybind11::list& plans,
+              std::int64_t schedule_step, int num_threads, std::optional<double> max_grad_norm);
 
  private:
   static constexpr int kMaxKeys = kMaxStates + 1;  // state tensors and `step`
@@ -80,6 +82,7 @@ class TensorTable {
   bool is_missing(std::size_t n, const pybind11::dict& state) const;
   bool fits(std::size_t n, const TensorView& param);
   std::int32_t scalars_index(std::int32_t group, double step);
+  double update(int num_threads, std::optional<double> max_grad_norm);
   void finish();
   bool keeps_state(std::size_t n) const;
   pybind11::object owner() const;

@@ -10,6 +10,7 @@
 #include "isa.hpp"
 #include "thalweg/error.hpp"
 #include "thalweg/optimizers/registry.hpp"
+#include "thalweg/optimizers/scalars.hpp"
 
 namespace thalweg {
 namespace {
@@ -30,6 +31,7 @@ THALWEG_HD void span_body(const StepScalars& scalars, const StepItem& item, std:
   } else {
     std::memcpy(&c, scalars.f64, sizeof(c));
   }
+  const T grad_scale = static_cast<T>(scalars.grad_scale);
   T* __restrict p = static_cast<T*>(item.param);
   const T* __restrict g = static_cast<const T*>(item.grad);
   T* __restrict s0 = static_cast<T*>(kStates > 0 ? item.states[0] : nullptr);
@@ -39,7 +41,7 @@ THALWEG_HD void span_body(const StepScalars& scalars, const StepItem& item, std:
   for (std::int64_t i = begin; i < end; ++i) {
     T s[kMaxStates] = {kStates > 0 ? s0[i] : T(0), kStates > 1 ? s1[i] : T(0), kStates > 2 ? s2[i] : T(0)};
     T value = p[i];
-    Op::template update<V>(c, value, g[i], s);
+    Op::template update<V>(c, value, g[i] * grad_scale, s);
     p[i] = value;
     if constexpr (kStates > 0) s0[i] = s[0];
     if constexpr (kStates > 1) s1[i] = s[1];
@@ -74,22 +76,12 @@ struct Entry {
 };
 
 template <class Op>
-typename Op::Hyper hyper_from(const double* values) {
-  typename Op::Hyper hyper;
-  static_assert(sizeof(hyper) == Op::kHyperNames.size() * sizeof(double), "Hyper and kHyperNames must agree");
-  std::memcpy(&hyper, values, sizeof(hyper));
-  return hyper;
-}
-
-template <class Op>
 void prepare_as(const double* hyper, double lr, double step, StepScalars* out) {
-  using Wide = typename Op::template Scalars<double>;
-  constexpr std::size_t kCount = sizeof(Wide) / sizeof(double);
-  static_assert(kCount <= kMaxScalars, "raise kMaxScalars");
-  typename Op::ScalarState state;
-  const Wide wide = Op::prepare(hyper_from<Op>(hyper), lr, step, state);
+  const auto wide = scalars_for<Op>(hyper, lr, step);
+  const auto narrow = rounded_to<Op, float>(wide);
+  static_assert(sizeof(wide) <= sizeof(out->f64), "raise kMaxScalars");
   std::memcpy(out->f64, &wide, sizeof(wide));
-  for (std::size_t i = 0; i < kCount; ++i) out->f32[i] = static_cast<float>(out->f64[i]);
+  std::memcpy(out->f32, &narrow, sizeof(narrow));
 }
 
 template <class Op, int... V>
@@ -120,7 +112,11 @@ Entries make_entries() {
         static_assert(Op::kHyperNames.size() <= kMaxHyper, "raise kMaxHyper");
         Entry& entry = entries[static_cast<std::size_t>(index)];
         fill_spans<Op>(entry, std::make_integer_sequence<int, Op::kVariants>{});
-        entry.variant = [](const double* hyper) { return Op::variant(hyper_from<Op>(hyper)); };
+        entry.variant = [](const double* values) {
+          typename Op::Hyper hyper;
+          std::memcpy(&hyper, values, sizeof(hyper));
+          return Op::variant(hyper);
+        };
         entry.state_count = [](int variant) { return Op::state_count(variant); };
         entry.prepare = &prepare_as<Op>;
       },

@@ -18,6 +18,9 @@ inline void check(cudaError_t status, const char* what) {
   throw CudaError(message("thalweg: ", what, " failed: ", cudaGetErrorString(status)));
 }
 
+// Throws unless this machine's driver and the device can run the kernels of this build.
+void require_device(int device);
+
 // Makes `device` the current one while it lives.
 class DeviceGuard {
  public:

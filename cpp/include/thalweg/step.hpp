@@ -3,11 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "dtype.hpp"
 #include "optimizers/common.hpp"
+#include "step_control.hpp"
 
 namespace thalweg {
 
@@ -32,6 +34,7 @@ int state_count(int optimizer, int variant);
 struct StepScalars {
   alignas(64) double f64[kMaxScalars];
   alignas(64) float f32[kMaxScalars];
+  double grad_scale = 1;  // every gradient is multiplied by it first, in the compute type; 1 changes no bit
 };
 void prepare(int optimizer, const double* hyper, double lr, double step, StepScalars* out);
 
@@ -46,7 +49,56 @@ struct StepItem {
   DType dtype;  // kFloat32 or kFloat64
 };
 
+// ---- CPU --------------------------------------------------------------------------------------------------
+
+// Sum of the squares of all gradients in float64 (order: step_control.hpp); its bits depend neither on num_threads nor
+// on the instruction set.
+double grad_squares_cpu(const StepItem* items, std::size_t count, int num_threads);
+
 // Updates all items in one parallel region of at most num_threads threads. The bits do not depend on num_threads.
 void step_cpu(int optimizer, const StepItem* items, std::size_t count, const StepScalars* scalars, int num_threads);
+
+// ---- CUDA -------------------------------------------------------------------------------------------------
+
+// The options of one param group. A plan is evaluated on the device; without one lr_tensor is read there, if given.
+struct StepGroup {
+  double hyper[kMaxHyper] = {};
+  double lr = 0;
+  const std::uint64_t* plan = nullptr;  // [plan_words], host memory
+  std::int64_t plan_words = 0;
+  void* lr_tensor = nullptr;  // one element on the device: read without a plan, with one it receives the next value
+  DType lr_dtype = DType::kFloat32;
+};
+
+// A tensor on the device. Its states are torch's; counter is the number of steps it has done, one float there, or null
+// where the optimizer does not ask for it.
+struct CudaStepItem {
+  StepItem tensor;  // `scalars` is not used
+  void* counter = nullptr;
+  std::int32_t group = 0;
+  bool wide_counter = false;  // the counter is float64
+};
+
+// The steps of one optimizer on one device: its tables of addresses there and up to three launches per step (norm,
+// tick, update). Nothing here waits for the device.
+class CudaStep {
+ public:
+  CudaStep(int optimizer, int device);  // throws CudaError where the device cannot run this build's kernels
+  ~CudaStep();
+  CudaStep(const CudaStep&) = delete;
+  CudaStep& operator=(const CudaStep&) = delete;
+
+  // items stand in the order of their groups, and every group has one. clock: int64 on the device, the updates that the
+  // schedules have seen; a step that is not skipped raises it. While the stream captures, the step gets a table of its
+  // own, which lives for ever. The plans of a step stay where they are until the next one.
+  void step(const CudaStepItem* items, std::size_t count, const StepGroup* groups, std::size_t group_count,
+            const StepControl& control, std::int64_t* clock, void* stream);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+bool cuda_is_capturing(int device, void* stream);
 
 }  // namespace thalweg

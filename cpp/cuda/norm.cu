@@ -1,0 +1,61 @@
+// The norm kernel: one sum of squares per chunk, added in the order that step_control.hpp defines.
+//
+// A thread owns kPack neighbouring lanes from beginning to end. Where the gradient does not begin at a multiple of 16
+// bytes, the lanes it owns are shifted by as much, so that its accesses stay whole and the order of additions the same.
+#include "lanes.cuh"
+#include "runtime.cuh"
+#include "step_tables.cuh"
+
+namespace thalweg::cuda {
+namespace {
+
+template <class T>
+__device__ double square_of(T value) {
+  return static_cast<double>(value) * static_cast<double>(value);
+}
+
+// Sums of the squares of values[0, numel) by lanes.
+template <class T>
+__device__ void squares_by_lane(const T* values, int numel, double* lanes) {
+  constexpr int kPack = Pack<T>::kSize;
+  const auto address = reinterpret_cast<std::uintptr_t>(values) / sizeof(T);
+  const int shift = static_cast<int>((kPack - address % kPack) % kPack);  // elements before the first whole pack
+  for (int owned = threadIdx.x * kPack; owned < kNormLanes; owned += kThreads * kPack) {
+    double sums[kPack] = {};
+    for (int at = owned + shift - kNormLanes; at < numel; at += kNormLanes) {
+      if (at >= 0 && at + kPack <= numel) {
+        const Pack<T> pack = *reinterpret_cast<const Pack<T>*>(values + at);
+        for (int j = 0; j < kPack; ++j) sums[j] += square_of(pack.value[j]);
+      } else {
+        for (int j = 0; j < kPack; ++j)
+          if (at + j >= 0 && at + j < numel) sums[j] += square_of(values[at + j]);
+      }
+    }
+    for (int j = 0; j < kPack; ++j) lanes[(owned + shift + j) % kNormLanes] = sums[j];
+  }
+}
+
+__global__ __launch_bounds__(kThreads) void norm_kernel(StepTable table) {
+  __shared__ double lanes[kNormLanes];
+  const DeviceChunk chunk = table.chunks[blockIdx.x];
+  const DeviceItem& item = table.items[chunk.item];
+  const std::int64_t begin = chunk.index * kChunk;
+  const std::int64_t left = item.numel - begin;
+  const int numel = static_cast<int>(left < kChunk ? left : kChunk);
+  const void* grad = table.grads[chunk.item];
+  if (item.wide != 0) {
+    squares_by_lane(static_cast<const double*>(grad) + begin, numel, lanes);
+  } else {
+    squares_by_lane(static_cast<const float*>(grad) + begin, numel, lanes);
+  }
+  fold_lanes(lanes);
+  if (threadIdx.x == 0) table.parts[chunk.part] = lanes[0];
+}
+
+}  // namespace
+
+void launch_norm(const StepTable& table, void* stream) {
+  if (table.chunk_count > 0) launch("the norm kernel", norm_kernel, table.chunk_count, kThreads, stream, table);
+}
+
+}  // namespace thalweg::cuda

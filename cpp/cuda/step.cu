@@ -1,0 +1,74 @@
+// The CUDA driver of the optimizer steps: keeps the tables on the device and makes the launches.
+//
+// Eager steps share one table; what changed in it is copied through pinned memory, on the stream of the step. A
+// captured step gets a table of its own, filled at once on a private stream and never written or freed again: the graph
+// may be replayed at any time.
+#include "runtime.cuh"
+#include "step_image.hpp"
+#include "step_tables.cuh"
+#include "thalweg/step.hpp"
+#include "upload.cuh"
+
+namespace thalweg {
+
+struct CudaStep::Impl {
+  int optimizer = 0;
+  int device = 0;
+  cuda::StepImage image;
+  cuda::DeviceBuffer buffer;  // the eager table
+  cuda::PinnedRing ring;
+
+  void run(const cuda::StepTable& table, const StepControl& control, void* stream) const {
+    if (control.needs_norm) cuda::launch_norm(table, stream);
+    cuda::launch_tick(optimizer, table, control, stream);
+    cuda::launch_update(optimizer, table, stream);
+  }
+
+  void renew_table(const CudaStepItem* items, std::size_t count, const StepGroup* groups, std::size_t group_count,
+                   void* stream) {
+    const cuda::StepLayout& layout = image.layout();
+    if (!image.fits(items, count, groups, group_count)) {
+      image.build(items, count, groups, group_count);
+      buffer.reserve(layout.bytes);
+      ring.copy(buffer.data(), image.data(), layout.uploaded, stream);
+      return;
+    }
+    if (image.renew_groups(groups, group_count)) ring.copy(buffer.data(), image.data(), layout.plans, stream);
+    if (image.renew_grads(items, count))
+      ring.copy(buffer.data() + layout.grads, image.data() + layout.grads, layout.uploaded - layout.grads, stream);
+  }
+};
+
+CudaStep::CudaStep(int optimizer, int device) : impl_(std::make_unique<Impl>()) {
+  cuda::require_device(device);
+  impl_->optimizer = optimizer;
+  impl_->device = device;
+}
+
+CudaStep::~CudaStep() = default;
+
+void CudaStep::step(const CudaStepItem* items, std::size_t count, const StepGroup* groups, std::size_t group_count,
+                    const StepControl& control, std::int64_t* clock, void* stream) {
+  const cuda::DeviceGuard guard(impl_->device);
+  if (!cuda::is_capturing(stream)) {
+    impl_->renew_table(items, count, groups, group_count, stream);
+    return impl_->run(impl_->image.table_at(impl_->buffer.data(), clock), control, stream);
+  }
+  cuda::StepImage image;
+  image.build(items, count, groups, group_count);
+  cuda::DeviceBuffer own;
+  {
+    const cuda::RelaxedCapture relaxed;
+    own.reserve(image.layout().bytes);
+    cuda::copy_now(own.data(), image.data(), image.layout().uploaded);
+  }
+  impl_->run(image.table_at(own.data(), clock), control, stream);
+  own.leak();
+}
+
+bool cuda_is_capturing(int device, void* stream) {
+  const cuda::DeviceGuard guard(device);
+  return cuda::is_capturing(stream);
+}
+
+}  // namespace thalweg

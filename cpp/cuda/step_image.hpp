@@ -1,0 +1,167 @@
+// The host's image of a step's table on the device: laid out, filled, compared with what it was. Host only.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "step_tables.cuh"
+
+namespace thalweg::cuda {
+
+// Offsets of a table's parts, in bytes; the host's image ends where the device's scratch begins.
+struct StepLayout {
+  std::size_t groups = 0, plans = 0, items = 0, chunks = 0, grads = 0, uploaded = 0;
+  std::size_t parts = 0, scalars = 0, verdict = 0, bytes = 0;
+  std::size_t item_count = 0, chunk_count = 0, narrow_chunks = 0, group_count = 0;
+};
+
+inline std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+inline DeviceItem device_item(const CudaStepItem& from) {
+  DeviceItem item{};
+  item.param = from.tensor.param;
+  std::copy(std::begin(from.tensor.states), std::end(from.tensor.states), std::begin(item.states));
+  item.counter = from.counter;
+  item.numel = from.tensor.numel;
+  item.group = from.group;
+  item.variant = from.tensor.variant;
+  item.wide = from.tensor.dtype == DType::kFloat64 ? 1 : 0;
+  item.wide_counter = from.wide_counter ? 1 : 0;
+  return item;
+}
+
+class StepImage {
+ public:
+  const StepLayout& layout() const { return layout_; }
+  const char* data() const { return bytes_.data(); }
+
+  // Lays the table out anew and fills it.
+  void build(const CudaStepItem* items, std::size_t count, const StepGroup* groups, std::size_t group_count) {
+    lay_out(items, count, groups, group_count);
+    bytes_.assign(layout_.uploaded, 0);
+    for (std::size_t i = 0; i < count; ++i) put(layout_.items, i, device_item(items[i]));
+    write_chunks(items, count);
+    for (std::size_t i = 0; i < count; ++i) put(layout_.grads, i, items[i].tensor.grad);
+    plans_.clear();
+    std::int64_t words = 0;
+    for (std::size_t g = 0; g < group_count; ++g) {
+      put(layout_.groups, g, device_group(groups[g], words));
+      plans_.push_back(groups[g].plan);
+      if (groups[g].plan == nullptr) continue;
+      const auto bytes = static_cast<std::size_t>(groups[g].plan_words) * 8;
+      std::memcpy(bytes_.data() + layout_.plans + static_cast<std::size_t>(words) * 8, groups[g].plan, bytes);
+      words += groups[g].plan_words;
+    }
+  }
+
+  // True when the tensors, their places and the plans are those of the image. Plans are told by their address: the
+  // caller keeps those of the last step alive.
+  bool fits(const CudaStepItem* items, std::size_t count, const StepGroup* groups, std::size_t group_count) const {
+    if (bytes_.empty() || count != layout_.item_count || group_count != layout_.group_count) return false;
+    for (std::size_t g = 0; g < group_count; ++g)
+      if (groups[g].plan != plans_[g]) return false;
+    for (std::size_t i = 0; i < count; ++i) {
+      const DeviceItem item = device_item(items[i]);
+      if (std::memcmp(&item, bytes_.data() + layout_.items + i * sizeof(item), sizeof(item)) != 0) return false;
+    }
+    return true;
+  }
+
+  // Brings options up to date; true when one changed.
+  bool renew_groups(const StepGroup* groups, std::size_t group_count) {
+    bool changed = false;
+    std::int64_t words = 0;
+    for (std::size_t g = 0; g < group_count; ++g) {
+      changed = replace(layout_.groups, g, device_group(groups[g], words)) || changed;
+      words += groups[g].plan_words;
+    }
+    return changed;
+  }
+
+  bool renew_grads(const CudaStepItem* items, std::size_t count) {
+    bool changed = false;
+    for (std::size_t i = 0; i < count; ++i) changed = replace(layout_.grads, i, items[i].tensor.grad) || changed;
+    return changed;
+  }
+
+  StepTable table_at(char* device, std::int64_t* clock) const {
+    StepTable table{};
+    table.groups = reinterpret_cast<const DeviceGroup*>(device + layout_.groups);
+    table.plans = reinterpret_cast<const std::uint64_t*>(device + layout_.plans);
+    table.items = reinterpret_cast<const DeviceItem*>(device + layout_.items);
+    table.chunks = reinterpret_cast<const DeviceChunk*>(device + layout_.chunks);
+    table.grads = reinterpret_cast<const void* const*>(device + layout_.grads);
+    table.parts = reinterpret_cast<double*>(device + layout_.parts);
+    table.scalars = device + layout_.scalars;
+    table.verdict = reinterpret_cast<StepVerdict*>(device + layout_.verdict);
+    table.clock = clock;
+    table.item_count = static_cast<std::int64_t>(layout_.item_count);
+    table.chunk_count = static_cast<std::int64_t>(layout_.chunk_count);
+    table.narrow_chunks = static_cast<std::int64_t>(layout_.narrow_chunks);
+    return table;
+  }
+
+ private:
+  template <class T>
+  void put(std::size_t offset, std::size_t index, const T& value) {
+    std::memcpy(bytes_.data() + offset + index * sizeof(T), &value, sizeof(T));
+  }
+  template <class T>
+  bool replace(std::size_t offset, std::size_t index, const T& value) {
+    if (std::memcmp(bytes_.data() + offset + index * sizeof(T), &value, sizeof(T)) == 0) return false;
+    return put(offset, index, value), true;
+  }
+
+  // words: where the group's plan begins, if it has one.
+  static DeviceGroup device_group(const StepGroup& from, std::int64_t words) {
+    DeviceGroup group{};
+    std::copy(std::begin(from.hyper), std::end(from.hyper), std::begin(group.hyper));
+    group.lr = from.plan != nullptr ? 0.0 : from.lr;  // the host's mirror of a schedule is no change
+    group.lr_tensor = from.lr_tensor;
+    group.wide_lr = from.lr_dtype == DType::kFloat64 ? 1 : 0;
+    group.plan = from.plan != nullptr ? words : -1;
+    return group;
+  }
+
+  void lay_out(const CudaStepItem* items, std::size_t count, const StepGroup* groups, std::size_t group_count) {
+    StepLayout out;
+    std::size_t words = 0;
+    for (std::size_t g = 0; g < group_count; ++g) words += static_cast<std::size_t>(groups[g].plan_words);
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto chunks = static_cast<std::size_t>((items[i].tensor.numel + kChunk - 1) / kChunk);
+      out.chunk_count += chunks;
+      if (items[i].tensor.dtype == DType::kFloat32) out.narrow_chunks += chunks;
+    }
+    out.item_count = count;
+    out.group_count = group_count;
+    out.plans = out.groups + aligned(group_count * sizeof(DeviceGroup));
+    out.items = out.plans + aligned(words * 8);
+    out.chunks = out.items + aligned(count * sizeof(DeviceItem));
+    out.grads = out.chunks + aligned(out.chunk_count * sizeof(DeviceChunk));
+    out.uploaded = out.grads + aligned(count * sizeof(void*));
+    out.parts = out.uploaded;
+    out.scalars = out.parts + aligned(out.chunk_count * sizeof(double));
+    out.verdict = out.scalars + aligned(count * kScalarBytes);
+    out.bytes = out.verdict + aligned(sizeof(StepVerdict));
+    layout_ = out;
+  }
+
+  // Chunks of float32 tensors first; `part` keeps the order of the items.
+  void write_chunks(const CudaStepItem* items, std::size_t count) {
+    std::size_t places[2] = {0, layout_.narrow_chunks};  // of the next float32 and float64 chunk
+    std::int64_t part = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      std::size_t& place = places[items[i].tensor.dtype == DType::kFloat64 ? 1 : 0];
+      const std::int64_t chunks = (items[i].tensor.numel + kChunk - 1) / kChunk;
+      for (std::int64_t k = 0; k < chunks; ++k)
+        put(layout_.chunks, place++, DeviceChunk{static_cast<std::int32_t>(i), static_cast<std::int32_t>(k), part++});
+    }
+  }
+
+  StepLayout layout_;
+  std::vector<char> bytes_;
+  std::vector<const std::uint64_t*> plans_;  // as the caller gave them
+};
+
+}  // namespace thalweg::cuda

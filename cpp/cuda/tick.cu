@@ -1,0 +1,107 @@
+// The tick kernel: the norm's parts become the verdict on the step, schedules their values, hyper-parameters and step
+// counts each tensor's scalars. Every block adds the parts and judges by itself, in the same order.
+#include "lanes.cuh"
+#include "runtime.cuh"
+#include "step_tables.cuh"
+#include "thalweg/error.hpp"
+#include "thalweg/optimizers/registry.hpp"
+#include "thalweg/optimizers/scalars.hpp"
+#include "thalweg/schedule.hpp"
+
+namespace thalweg::cuda {
+namespace {
+
+__device__ double sum_of_parts(const StepTable& table, double* lanes) {
+  for (int lane = threadIdx.x; lane < kNormLanes; lane += kThreads) {
+    double sum = 0;
+    for (std::int64_t i = lane; i < table.chunk_count; i += kNormLanes) sum += table.parts[i];
+    lanes[lane] = sum;
+  }
+  fold_lanes(lanes);
+  return lanes[0];
+}
+
+__device__ double tensor_lr(const DeviceGroup& group) {
+  return group.wide_lr != 0 ? *static_cast<const double*>(group.lr_tensor)
+                            : static_cast<double>(*static_cast<const float*>(group.lr_tensor));
+}
+
+// The rate of this update. The group's own thread also writes the next one where a tensor mirrors it.
+__device__ double rate_of(const StepTable& table, const DeviceGroup& group, bool mirrors, bool skip) {
+  if (group.plan < 0) return group.lr_tensor != nullptr ? tensor_lr(group) : group.lr;
+  const std::uint64_t* plan = table.plans + group.plan;
+  const std::int64_t step = *table.clock;
+  if (mirrors && group.lr_tensor != nullptr) {
+    const double next = value_at(plan, skip ? step : step + 1);
+    if (group.wide_lr != 0) {
+      *static_cast<double*>(group.lr_tensor) = next;
+    } else {
+      *static_cast<float*>(group.lr_tensor) = static_cast<float>(next);
+    }
+  }
+  return value_at(plan, step);
+}
+
+template <class Op>
+__device__ void prepare_item(const StepTable& table, std::int64_t i, double lr, bool skip) {
+  const DeviceItem& item = table.items[i];
+  const double done = item.counter == nullptr  ? 1.0  // any but the first
+                      : item.wide_counter != 0 ? *static_cast<const double*>(item.counter)
+                                               : static_cast<double>(*static_cast<const float*>(item.counter));
+  const auto wide = scalars_for<Op>(table.groups[item.group].hyper, lr, done + 1);
+  char* out = table.scalars + i * kScalarBytes;
+  if (item.wide != 0) {
+    memcpy(out, &wide, sizeof(wide));
+  } else {
+    const auto narrow = rounded_to<Op, float>(wide);
+    memcpy(out, &narrow, sizeof(narrow));
+  }
+  if (skip || item.counter == nullptr) return;
+  if (item.wide_counter != 0) {
+    *static_cast<double*>(item.counter) = done + 1;
+  } else {
+    *static_cast<float*>(item.counter) = static_cast<float>(done + 1);
+  }
+}
+
+// Block b prepares items [b kThreads, (b + 1) kThreads); as items stand in the order of their groups and every group
+// has an item, they belong to at most kThreads groups, whose rates are computed once per block.
+template <class Op>
+__global__ __launch_bounds__(kThreads) void tick_kernel(StepTable table, StepControl control) {
+  __shared__ double lanes[kNormLanes];
+  __shared__ double rates[kThreads];
+  const double squares = control.needs_norm ? sum_of_parts(table, lanes) : 0.0;
+  const StepVerdict verdict = judge(control, squares);
+  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kThreads;
+  const std::int64_t end = first + kThreads < table.item_count ? first + kThreads : table.item_count;
+  const int first_group = first < end ? table.items[first].group : 0;
+  const int groups = first < end ? table.items[end - 1].group - first_group + 1 : 0;
+  const int t = static_cast<int>(threadIdx.x);
+  if (t < groups) {
+    // A group may begin in an earlier block; the block with its first item keeps the mirror.
+    const bool mirrors = t > 0 || first == 0 || table.items[first - 1].group != first_group;
+    rates[t] = rate_of(table, table.groups[first_group + t], mirrors, verdict.skip);
+  }
+  __syncthreads();
+  if (first + t < end)
+    prepare_item<Op>(table, first + t, rates[table.items[first + t].group - first_group], verdict.skip);
+  if (blockIdx.x == 0 && t == 0) {
+    *table.verdict = verdict;
+    report(control, verdict);
+  }
+}
+
+}  // namespace
+
+void launch_tick(int optimizer, const StepTable& table, const StepControl& control, void* stream) {
+  const std::int64_t blocks = table.item_count > 0 ? (table.item_count + kThreads - 1) / kThreads : 1;
+  for_each_optimizer(
+      [&](auto op, int index) {
+        using Op = decltype(op);
+        static_assert(sizeof(typename Op::template Scalars<double>) <= kScalarBytes, "raise kMaxScalars");
+        if (index == optimizer) launch("the tick kernel", tick_kernel<Op>, blocks, kThreads, stream, table, control);
+      },
+      OptimizerList{});
+}
+
+}  // namespace thalweg::cuda
