@@ -1,6 +1,6 @@
 # Two commands do everything in a private .venv: `make demo` and `make test`.
 # They need Python >= 3.10 with venv, a C++17 compiler and make; nvcc is used when it is on PATH.
-.PHONY: help demo test check lint format types bench report asan clean
+.PHONY: help demo test emulated-test check lint format types bench report asan clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -29,8 +29,15 @@ $(VENV)/installed: $(SOURCES)
 demo: $(VENV)/installed
 	$(RUN) -m thalweg demo --out $(OUT)
 
-test: $(VENV)/installed
+test: $(VENV)/installed emulated-test
 	$(RUN) -m pytest
+
+# The CUDA side compiled for the host (tests/emulation): what its kernels and tables compute, without a GPU.
+emulated-test: $(VENV)/installed
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cmake --preset emulated -DPython_EXECUTABLE=$(CURDIR)/$(RUN) \
+	  -Dpybind11_DIR="$$($(RUN) -m pybind11 --cmakedir)"
+	cmake --build --preset emulated --parallel 2
+	THALWEG_TEST_MODULES=$(CURDIR)/build/emulated $(RUN) -m pytest tests/cuda -q
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
