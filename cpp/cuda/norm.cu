@@ -54,6 +54,8 @@ __global__ __launch_bounds__(kThreads) void norm_kernel(StepTable table) {
 
 }  // namespace
 
+void load_norm() { load(norm_kernel); }
+
 void launch_norm(const StepTable& table, void* stream) {
   if (table.chunk_count > 0) launch("the norm kernel", norm_kernel, table.chunk_count, kThreads, stream, table);
 }
