@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -16,18 +16,21 @@ _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 def capture(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream) -> Iterator[None]:
     """Capture what runs on this device into `graph`; the work of other threads is not disturbed.
 
-    After an error torch leaves the capture's stream current and its random generator marked as being captured, so that
-    the next dropout anywhere would fail; both are put right here.
+    After an error torch leaves the capture's stream current, its random generator marked as being captured, so that the
+    next dropout anywhere would fail, and its allocator waiting for the capture's end; all are put right here.
     """
     before = torch.cuda.current_stream(stream.device)
     generator = torch.cuda.default_generators[stream.device.index or 0]
     fresh = generator.clone_state()
+    pool = torch.cuda.graph_pool_handle()
     try:
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             yield
     except BaseException:
         torch.cuda.set_stream(before)
         generator.graphsafe_set_state(fresh)
+        with suppress(RuntimeError):  # an end that torch has reached by itself
+            torch._C._cuda_endAllocateToPool(stream.device.index or 0, pool)
         raise
 
 
