@@ -81,15 +81,12 @@ class Reducer {
   void dots(std::int64_t column, const py::list& first, const py::list& second) {
     if (first.size() != second.size()) throw py::value_error("Reducer: expected as many first as second vectors");
     std::vector<CudaReducer::Pair> pairs;
-    DType dtype = DType::kFloat32;
     for (std::size_t i = 0; i < first.size(); ++i) {
       const auto [a, b] = alike(first[i], second[i]);
-      if (i > 0 && a.dtype != dtype) throw py::value_error("Reducer: expected all vectors of one type");
-      dtype = a.dtype;
-      pairs.push_back({a.data, b.data, a.numel});
+      pairs.push_back({a.data, b.data, a.numel, a.dtype});
     }
     const Cells to = cells(column, static_cast<std::int64_t>(pairs.size()));
-    reducer_.dots(pairs.data(), pairs.size(), dtype, to, current_stream(device_));
+    reducer_.dots(pairs.data(), pairs.size(), to, current_stream(device_));
   }
 
   void advance() {

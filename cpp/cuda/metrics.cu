@@ -156,15 +156,14 @@ void CudaReducer::row_squares(const void* values, std::int64_t rows, std::int64_
   });
 }
 
-void CudaReducer::dots(const Pair* pairs, std::size_t count, DType dtype, const Cells& to, void* stream) {
-  with_type(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    Cells cell = to;
-    for (std::size_t i = 0; i < count; ++i, ++cell.column) {
+void CudaReducer::dots(const Pair* pairs, std::size_t count, const Cells& to, void* stream) {
+  Cells cell = to;
+  for (std::size_t i = 0; i < count; ++i, ++cell.column)
+    with_type(pairs[i].dtype, [&](auto zero) {
+      using T = decltype(zero);
       const ProductTerm<T> term{static_cast<const T*>(pairs[i].first), static_cast<const T*>(pairs[i].second)};
       impl_->add<double>(term, {1, pairs[i].numel}, cell, stream);
-    }
-  });
+    });
 }
 
 void accumulate_cuda(int device, const void* value, DType dtype, const Cells& to, void* stream) {

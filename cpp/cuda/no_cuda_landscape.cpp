@@ -38,7 +38,7 @@ void CudaReducer::cross_entropy(const void*, const std::int64_t*, std::int64_t, 
 void CudaReducer::count_correct(const void*, const std::int64_t*, std::int64_t, std::int64_t, std::int64_t, DType,
                                 const Cells&, void*) {}
 void CudaReducer::row_squares(const void*, std::int64_t, std::int64_t, DType, const Cells&, void*) {}
-void CudaReducer::dots(const Pair*, std::size_t, DType, const Cells&, void*) {}
+void CudaReducer::dots(const Pair*, std::size_t, const Cells&, void*) {}
 
 void accumulate_cuda(int, const void*, DType, const Cells&, void*) { refuse(); }
 void accumulate_cuda(int, double, const Cells&, void*) { refuse(); }

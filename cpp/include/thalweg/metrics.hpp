@@ -62,13 +62,14 @@ class CudaReducer {
   // One result per row of values [rows, columns].
   void row_squares(const void* values, std::int64_t rows, std::int64_t columns, DType dtype, const Cells& to,
                    void* stream);
-  // One result per pair of vectors; all pairs are of one type.
+  // One result per pair of vectors.
   struct Pair {
     const void* first;
     const void* second;
     std::int64_t numel;  // elements
+    DType dtype;         // of both
   };
-  void dots(const Pair* pairs, std::size_t count, DType dtype, const Cells& to, void* stream);
+  void dots(const Pair* pairs, std::size_t count, const Cells& to, void* stream);
 
  private:
   struct Impl;
