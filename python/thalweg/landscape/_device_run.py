@@ -85,8 +85,6 @@ def _first_of(error: BaseException, handled: BaseException | None) -> str:
 
 
 def _obstacle(task: Task, cells: DeviceCells, points: int) -> str | None:
-    if cells.device.type != "cuda":
-        return "the device has no graphs"
     if points < _LEAST_POINTS:
         return f"{points} points are too few"
     if task.prepare is not None:
@@ -95,7 +93,7 @@ def _obstacle(task: Task, cells: DeviceCells, points: int) -> str | None:
         return "the loss or a metric returns a number of the host, not a tensor on the device"
     if task.same.drew():
         return "the model, the loss or a metric draws random numbers"
-    return None
+    return None if cells.device.type == "cuda" else "the device has no graphs"
 
 
 def _end_capture_of_generator(cells: DeviceCells) -> None:
