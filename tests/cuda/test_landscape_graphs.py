@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from thalweg import _core
-from thalweg.landscape import Evaluator, _device_run, from_tensors, random_directions
+from thalweg.landscape import Evaluator, _device_run, _graph, from_tensors, random_directions
 
 pytestmark = pytest.mark.cuda
 
@@ -33,14 +33,20 @@ class _FakeGraph:
 
 
 @pytest.fixture
-def emulated_graphs(monkeypatch: pytest.MonkeyPatch, capture: Capture) -> list[_FakeGraph]:
+def ended() -> list[tuple[int, int]]:
+    """Pools of captures that were taken out of torch's allocator."""
+    return []
+
+
+@pytest.fixture
+def emulated_graphs(monkeypatch: pytest.MonkeyPatch, capture: Capture, ended: list[Any]) -> list[_FakeGraph]:
     """Graphs that were captured; torch's own operations are not in them."""
     if not _core.tensor_view(torch.empty(1))[3] >= 0:
         pytest.skip("only for the emulated build")
     made: list[_FakeGraph] = []
 
     @contextmanager
-    def graph(target: _FakeGraph, stream: Any, capture_error_mode: str) -> Iterator[None]:
+    def graph(target: _FakeGraph, stream: Any, capture_error_mode: str, pool: Any = None) -> Iterator[None]:
         assert capture_error_mode == "thread_local"
         try:
             with capture() as target.recorded:
@@ -49,16 +55,19 @@ def emulated_graphs(monkeypatch: pytest.MonkeyPatch, capture: Capture) -> list[_
             raise RuntimeError("the end of a failed capture") from None
         made.append(target)
 
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", _FakeGraph)
-    monkeypatch.setattr(torch.cuda, "graph", graph)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    real_obstacle = _device_run._obstacle
+    for name, stand_in in (
+        ("CUDAGraph", _FakeGraph), ("graph", graph), ("current_stream", lambda device: None),
+        ("graph_pool_handle", lambda: (0, 1)),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", lambda device, pool: ended.append(pool), raising=False)
+    real_obstacle = _graph.obstacle
 
-    def obstacle(task: Any, cells: Any, points: int) -> str | None:
-        reason = real_obstacle(task, cells, points)
+    def obstacle(*args: Any) -> str | None:
+        reason = real_obstacle(*args)
         return None if reason == "the device has no graphs" else reason
 
-    monkeypatch.setattr(_device_run, "_obstacle", obstacle)
+    monkeypatch.setattr(_device_run, "obstacle", obstacle)
     return made
 
 
@@ -82,7 +91,7 @@ def test_points_after_the_first_are_replays(device: torch.device, emulated_graph
 
 
 def test_a_failed_capture_falls_back_and_says_why(
-    device: torch.device, emulated_graphs: list[_FakeGraph], caplog: pytest.LogCaptureFixture
+    device: torch.device, emulated_graphs: list[_FakeGraph], ended: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = 0
 
@@ -106,6 +115,11 @@ def test_a_failed_capture_falls_back_and_says_why(
     assert [graph.replays for graph in emulated_graphs] == [0]  # the one that ends the generator's capture
     assert torch.equal(model.weight, before)
     assert torch.equal(torch.get_rng_state(), generator)
+    assert ended == [(0, 1)]
+    again = ev.line(direction, (0.0, 3.0, 4))
+    assert again.metadata["graph_reason"] == result.metadata["graph_reason"]
+    assert np.array_equal(again.values["loss"], result.values["loss"])
+    assert len(emulated_graphs) == 1, "no second try"
 
 
 @pytest.mark.parametrize(

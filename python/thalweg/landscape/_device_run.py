@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,14 +17,16 @@ import torch
 from torch import Tensor
 
 from ._cells import DeviceCells
+from ._graph import Refusal, captured, obstacle, synchronisations
 from ._run import Array, Done, Task
 
 _LOG = logging.getLogger("thalweg.landscape")
-_LEAST_POINTS = 3  # below, a capture costs more than it saves
 _IN_FLIGHT = 64  # points that the host may be ahead: enough to hide it, few enough for Ctrl-C
 
 
-def on_device(task: Task, points: Array, done: Done, device: torch.device) -> tuple[Array, dict[str, Any]]:
+def on_device(
+    task: Task, points: Array, done: Done, device: torch.device, refusal: Refusal
+) -> tuple[Array, dict[str, Any]]:
     """Running sums [points, columns], and the conditions that a result shall tell."""
     with _side_stream(device), _deterministic_convolutions():
         table = _uploaded(points, device)
@@ -37,10 +38,21 @@ def on_device(task: Task, points: Array, done: Done, device: torch.device) -> tu
             task.add(cells)
             cells.advance()
 
+        def from_start() -> None:
+            task.same.reset_buffers()
+            point()
+
         task.same.reset()
-        point()  # warms up what a capture cannot: libraries' handles, memory of the reductions
+        with synchronisations(device) as waits:
+            point()  # warms up what a capture cannot: libraries' handles, memory of the reductions
         progress.launched()
-        replay, reason = _captured(point, task, cells, len(points))
+        reason = obstacle(device, len(points), waits, _changes(task, cells), refusal)
+        replay = None
+        if reason is None:
+            replay, reason = captured(from_start, device, refusal), refusal.reason
+        if replay is None:
+            task.same.distrust()  # of what a failed capture seemed to write
+            _LOG.info("landscape: no CUDA graph: %s", reason)
         for _ in range(len(points) - 1):
             if replay is None:
                 task.same.reset()
@@ -53,55 +65,15 @@ def on_device(task: Task, points: Array, done: Done, device: torch.device) -> tu
     return totals, {"graph": True} if reason is None else {"graph": False, "graph_reason": reason}
 
 
-def _captured(
-    point: Callable[[], None], task: Task, cells: DeviceCells, points: int
-) -> tuple[Callable[[], None] | None, str | None]:
-    """A replay of the point, or why there is none; the first point has been evaluated."""
-    reason = _obstacle(task, cells, points)
-    if reason is not None:
-        _LOG.info("landscape: no CUDA graph: %s", reason)
-        return None, reason
-    graph = torch.cuda.CUDAGraph()
-    stream = torch.cuda.current_stream(cells.device)
-    handled = sys.exc_info()[1]
-    try:
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            task.same.reset_buffers()
-            point()
-    except Exception as error:  # whatever users' code does that a graph cannot hold
-        task.same.distrust()
-        _end_capture_of_generator(cells)
-        reason = f"the capture failed: {_first_of(error, handled)}"
-        _LOG.warning("landscape: no CUDA graph, every point is launched by the host: %s", reason)
-        return None, reason
-    return graph.replay, None
-
-
-def _first_of(error: BaseException, handled: BaseException | None) -> str:
-    """What went wrong first: the end of a failed capture fails, too, and says less. `handled` is older than both."""
-    while error.__context__ is not None and error.__context__ is not handled:
-        error = error.__context__
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
-def _obstacle(task: Task, cells: DeviceCells, points: int) -> str | None:
-    if points < _LEAST_POINTS:
-        return f"{points} points are too few"
+def _changes(task: Task, cells: DeviceCells) -> str | None:
+    """What each point does anew and a graph would repeat, seen after the first point."""
     if task.prepare is not None:
         return "the BatchNorm statistics are recalibrated at every point"
     if cells.took_host_numbers:
         return "the loss or a metric returns a number of the host, not a tensor on the device"
     if task.same.drew():
         return "the model, the loss or a metric draws random numbers"
-    return None if cells.device.type == "cuda" else "the device has no graphs"
-
-
-def _end_capture_of_generator(cells: DeviceCells) -> None:
-    """A failed capture leaves torch's generator in capture; one that succeeds takes it out."""
-    with torch.cuda.graph(
-        torch.cuda.CUDAGraph(), stream=torch.cuda.current_stream(cells.device), capture_error_mode="thread_local"
-    ):
-        cells.totals.add_(0.0)  # never carried out
+    return None
 
 
 def _uploaded(points: Array, device: torch.device) -> Tensor:

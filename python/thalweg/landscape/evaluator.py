@@ -18,6 +18,7 @@ from .._preserve import unwrap
 from . import _walk, _weights
 from ._cells import on_device as is_on_device
 from ._device_run import conditions, on_device
+from ._graph import Refusal
 from ._loss import LossFn, Measure, Metric, check_center
 from ._memory import keep_freed_memory
 from ._points import Batch, axis, hash_of_data, read_batches
@@ -98,7 +99,7 @@ class Evaluator:
         self.model = model
         self._params = _weights.parameters("Evaluator", model)
         param = next(iter(self._params.values()))
-        self._device, self._on_device = param.device, is_on_device(param)
+        self._device, self._on_device, self._refusal = param.device, is_on_device(param), Refusal()
         self._measure = Measure(loss_fn, metrics)
         self._bn = _check.choice("Evaluator", "bn", bn, BN_MODES)
         _check.instance("Evaluator", "train_mode", train_mode, bool, "True or False")
@@ -129,7 +130,7 @@ class Evaluator:
                 prepare = self._recalibrate if self._bn == "recalibrate" else None
                 task = Task(self.model, move, same, prepare, self._measure, self._batches)
                 if self._on_device:
-                    totals, told = on_device(task, points, bar.update, self._device)
+                    totals, told = on_device(task, points, bar.update, self._device, self._refusal)
                 else:
                     totals, told = on_host(task, points, bar.update)
         except torch.OutOfMemoryError as error:
