@@ -142,6 +142,11 @@ struct CudaPerturbation::Impl {
   std::size_t item_bytes = 0;  // where the chunks begin
   cuda::DeviceBuffer buffer;
 
+  ~Impl() {
+    const cuda::RelaxedCapture relaxed;  // Python may free this one while some other work is being captured
+    buffer = cuda::DeviceBuffer();
+  }
+
   void run(const cuda::Place& place, bool lerp, void* stream) const {
     if (chunk_count == 0) return;
     const cuda::DeviceGuard guard(device);

@@ -54,6 +54,11 @@ struct CudaReducer::Impl {
   int device = 0;
   cuda::DeviceBuffer buffer;
 
+  ~Impl() {
+    const cuda::RelaxedCapture relaxed;  // Python may free this one while some other work is being captured
+    buffer = cuda::DeviceBuffer();
+  }
+
   // Room for `count` sums of blocks.
   template <class Sum>
   Sum* parts(std::int64_t count, void* stream) {

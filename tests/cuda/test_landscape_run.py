@@ -14,7 +14,7 @@ from torch import nn
 
 import thalweg as tw
 from thalweg import _testing
-from thalweg.landscape import Evaluator, random_directions
+from thalweg.landscape import Evaluator, _points, random_directions
 
 pytestmark = pytest.mark.cuda
 
@@ -209,6 +209,15 @@ def test_out_of_memory_is_one_clear_error(device: torch.device) -> None:
     with pytest.raises(torch.OutOfMemoryError, match=r"batches of up to 30 samples; choose a smaller .*\(CUDA out of"):
         ev.points(random_directions(model), COORDINATES)
     assert everything(model) == before
+
+
+def test_data_that_do_not_fit_are_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(value: Any, device: torch.device) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 TiB\nand more lines")
+
+    monkeypatch.setattr(_points._data, "to_device", full)
+    with pytest.raises(torch.OutOfMemoryError, match=r"cuda:1 has not enough memory for the data.*fewer.*1 TiB\)$"):
+        _points._resident(torch.ones(3), torch.device("cuda:1"))
 
 
 def test_random_directions_have_the_bits_of_the_generator(device: torch.device) -> None:

@@ -108,7 +108,13 @@ def _resident(value: Any, device: torch.device) -> Any:
     if device.type == "cpu":
         _check_on_cpu(value)
         return value
-    return _data.to_device(value, device)
+    try:
+        return _data.to_device(value, device)
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(
+            f"Evaluator: {device} has not enough memory for the data, which stay there; pass fewer samples "
+            f"({(str(error).splitlines() or [''])[0]})"
+        ) from error
 
 
 def _check_on_cpu(value: Any) -> None:
