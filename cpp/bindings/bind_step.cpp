@@ -27,8 +27,9 @@ void bind_step(py::module_& module) {
   py::class_<TensorTable>(module, "TensorTable", "Addresses of the tensors that one optimizer owns.")
       .def(py::init<const std::string&, const py::object&>(), py::arg("optimizer"), py::arg("owner"))
       .def("step", &TensorTable::step, py::arg("groups"), py::arg("state"), py::arg("plans"), py::arg("schedule_step"),
-           py::arg("num_threads"), py::arg("max_grad_norm") = py::none(),
-           "One step over all groups; returns the norm of all gradients if max_grad_norm is given, otherwise NaN.");
+           py::arg("num_threads"), py::arg("controlled") = false,
+           "One step over all groups: 0 done, 1 skipped by the host, 2 captured into a CUDA graph.")
+      .def("capturing", &TensorTable::capturing, "Whether a stream that it steps on is being captured.");
 }
 
 }  // namespace thalweg::bindings

@@ -2,10 +2,7 @@
 #include "tensor_table.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
-#include "plan.hpp"
 #include "python_access.hpp"
 #include "thalweg/error.hpp"
 
@@ -72,10 +69,16 @@ bool TensorTable::keeps_state(std::size_t n) const {
   return info_.counts_steps || groups_[static_cast<std::size_t>(hot_[n].group)].states > 0;
 }
 
-double TensorTable::step(const py::list& groups, const py::dict& state, const py::list& plans,
-                         std::int64_t schedule_step, int num_threads, std::optional<double> max_grad_norm) {
+int TensorTable::step(const py::list& groups, const py::dict& state, const py::list& plans, std::int64_t schedule_step,
+                      int num_threads, bool controlled) {
   groups_.resize(groups.size());
-  for (std::size_t i = 0; i < groups_.size(); ++i) read_group(groups[i], groups_[i]);
+  plans_.clear();
+  for (const py::handle plan : plans) plans_.push_back(py::reinterpret_borrow<py::object>(plan));
+  for (std::size_t i = 0; i < groups_.size(); ++i) {
+    read_group(groups[i], groups_[i]);
+    groups_[i].plan = plans_[i].is_none() ? nullptr : &plans_[i].cast<const Plan&>();
+  }
+  capturing_ = capturing();
   if (!collect_gradients(groups)) {
     rebuild(groups);
     collect_gradients(groups);
@@ -86,28 +89,20 @@ double TensorTable::step(const py::list& groups, const py::dict& state, const py
     pass = gather(true);
   }
   require_internal(pass == Pass::kDone, "the optimizer's state changes while it is read");
-  const double norm = update(num_threads, max_grad_norm);
-  for (std::size_t i = 0; i < plans.size(); ++i)
-    if (!plans[i].is_none())
-      groups[i][names().lr] = py::float_(plans[i].cast<const Plan&>().value_at(schedule_step + 1));
-  finish();
-  return norm;
-}
-
-// The core's part of a step, without the GIL.
-double TensorTable::update(int num_threads, std::optional<double> max_grad_norm) {
-  const py::gil_scoped_release release;
-  double norm = std::numeric_limits<double>::quiet_NaN();
-  if (max_grad_norm) {
-    norm = std::sqrt(grad_squares_cpu(items_.data(), items_.size(), num_threads));
-    for (StepScalars& scalars : scalars_) scalars.grad_scale = clip_coefficient(*max_grad_norm, norm);
+  read_controls(controlled);
+  if (!update_host(num_threads, control_)) {
+    forget_new_states();
+    return kSkipped;
   }
-  step_cpu(optimizer_, items_.data(), items_.size(), scalars_.data(), num_threads);
-  return norm;
+  update_devices();
+  if (!capturing_) write_next_rates(groups, schedule_step + 1);
+  finish();
+  return capturing_ ? kCaptured : kDone;
 }
 
 void TensorTable::rebuild(const py::list& groups) {
   hot_.clear();
+  devices_.clear();
   owned_.clear();
   outer_.clear();
   for (std::size_t g = 0; g < groups.size(); ++g) {
@@ -116,14 +111,20 @@ void TensorTable::rebuild(const py::list& groups) {
       hot.param = param.ptr();
       hot.group = static_cast<std::int32_t>(g);
       hot_.push_back(hot);
-      owned_.push_back({py::reinterpret_borrow<py::object>(param), {}, hold_accumulator(param), {}, {}});
+      owned_.push_back({py::reinterpret_borrow<py::object>(param), {}, hold_accumulator(param), {}, {}, {}});
     }
   }
   checks_.assign(hot_.size(), Check{});
 }
 
 void TensorTable::read_group(const py::dict& group, Group& out) const {
-  out.lr = as_double(item_of(group.ptr(), names().lr));
+  PyObject* lr = item_of(group.ptr(), names().lr);
+  out.lr_object = nullptr;
+  if (!PyFloat_CheckExact(lr) && is_tensor(lr)) {
+    out.lr_tensor = view_of(lr).ref;
+    if (out.lr_tensor.device >= 0) out.lr_object = lr;
+  }
+  if (out.lr_object == nullptr) out.lr = as_double(lr);
   for (std::size_t i = 0; i < hyper_keys_.size(); ++i) {
     PyObject* value = item_of(group.ptr(), hyper_keys_[i].key);
     if (hyper_keys_[i].element < 0) {
@@ -196,11 +197,16 @@ TensorTable::Pass TensorTable::gather(bool states_known) {
   scalars_.clear();
   scalars_of_.clear();
   substitutes_.clear();
+  kept_.clear();
+  for (Device& device : devices_) device.items.clear(), device.groups.clear(), device.group_of.clear();
   bool same = states_known;
   for (std::size_t n = 0; n < hot_.size(); ++n) {
-    const Hot& hot = hot_[n];
+    Hot& hot = hot_[n];
     if (n + kContentsAhead < hot_.size()) prefetch_tensor(grads_[n + kContentsAhead].ptr());
-    if (grads_[n].is_none()) continue;
+    if (grads_[n].is_none()) {
+      if (capturing_ && py::bool_(owned_[n].param.attr("requires_grad"))) refuse(n);
+      continue;
+    }
     TensorView p, d;
     try {
       d = view_of(grads_[n].ptr());
@@ -208,9 +214,10 @@ TensorTable::Pass TensorTable::gather(bool states_known) {
     } catch (const py::error_already_set&) {  // sparse, meta and other tensors without plain memory
       refuse(n);
     }
-    if (!p.supported || !d.supported || p.ref.dtype != d.ref.dtype || p.ref.device >= 0 || d.ref.device >= 0 ||
-        p.ref.numel != d.ref.numel || !is_computed(p.ref.dtype))
+    if (!p.supported || !d.supported || p.ref.dtype != d.ref.dtype || p.ref.device != d.ref.device ||
+        p.ref.numel != d.ref.numel || !is_computed(p.ref.dtype) || (capturing_ && p.ref.device < 0))
       refuse(n);
+    hot.device = p.ref.device;
     if (same && keeps_state(n))
       same = hot.inner != nullptr && hot.seen == p.ref.data && checks_[n].count >= 0 && inner_state_same(n);
     if (same) add_item(n, p, d);
@@ -241,12 +248,13 @@ void TensorTable::add_item(std::size_t n, const TensorView& param, const TensorV
     item.grad = view_of(pair[1].ptr()).ref.data;
     substitutes_.push_back(py::make_tuple(owned_[n].param, pair[0], pair[1]));
   }
+  active_.push_back(n);
+  if (hot.device >= 0) return add_cuda_item(n, item);
   double step = hot.first != 0 ? 1 : 2;  // without a counter only the first step is told apart
   if (info_.counts_steps)
     step = 1 + (hot.wide != 0 ? *static_cast<double*>(hot.counter) : *static_cast<float*>(hot.counter));
   item.scalars = scalars_index(hot.group, step);
   items_.push_back(item);
-  active_.push_back(n);
 }
 
 // Parameters of one group normally share their step count, so the last one found is tried first.
@@ -254,36 +262,12 @@ std::int32_t TensorTable::scalars_index(std::int32_t group, double step) {
   const std::pair<std::int32_t, double> wanted{group, step};
   for (std::size_t i = scalars_of_.size(); i-- > 0;)
     if (scalars_of_[i] == wanted) return static_cast<std::int32_t>(i);
-  const Group& options = groups_[static_cast<std::size_t>(group)];
+  Group& options = groups_[static_cast<std::size_t>(group)];
+  if (options.lr_object != nullptr) options.lr = as_double(options.lr_object);  // waits for its device
   scalars_of_.push_back(wanted);
   scalars_.emplace_back();
   prepare(optimizer_, options.hyper, options.lr, step, &scalars_.back());
   return static_cast<std::int32_t>(scalars_.size() - 1);
-}
-
-// Counters, copies back, and the version counters that tell autograd of the writes.
-void TensorTable::finish() {
-  for (const std::size_t n : active_) {
-    hot_[n].first = 0;
-    if (!info_.counts_steps) continue;
-    if (hot_[n].wide != 0) {
-      *static_cast<double*>(hot_[n].counter) += 1;
-    } else {
-      *static_cast<float*>(hot_[n].counter) += 1;
-    }
-  }
-  if (listed_ != active_ || updated_.size() != active_.size()) {
-    updated_ = py::list();
-    for (const std::size_t n : active_) updated_.append(owned_[n].param);
-    listed_ = active_;
-  }
-  if (!substitutes_.empty()) {
-    py::list pairs;
-    for (const py::object& pair : substitutes_) pairs.append(pair);
-    owner().attr("_copy_back")(pairs);
-  }
-  names().increment_version(updated_);
-  grads_.clear();
 }
 
 }  // namespace thalweg::bindings

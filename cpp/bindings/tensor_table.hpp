@@ -1,5 +1,6 @@
 // TensorTable: the tensors that one optimizer owns, as addresses. It gathers gradients, runs the core's step and
-// advances counters and schedules; hyper-parameters are read from the param groups at every step.
+// advances counters and schedules; hyper-parameters are read from the param groups at every step. Tensors may lie on
+// the host and on several CUDA devices; on these the counters and the schedules' clock are advanced by the kernels.
 //
 // A step is one pass over the parameters that only reads and compares (addresses of parameters, identities of state
 // tensors), then one call of the core. What changed since the last step is looked up again before anything is written.
@@ -8,11 +9,13 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <optional>
+#include <deque>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "plan.hpp"
 #include "thalweg/step.hpp"
 #include "torch_border.hpp"
 
@@ -25,14 +28,21 @@ class TensorTable {
   //   _adopt_state(param, count)   make its state fit: number -> tensor, layout and dtype as the core needs
   //   _dense_pair(param)           dense copies (param, grad), because one of them is strided otherwise
   //   _copy_back(pairs)            copy dense parameters back into their originals
+  //   _forget_states(params)       drop states that were created in a step which was then skipped
+  //   _clock(param)                int64 on its device: the updates that the schedules have seen there
+  //   _count_of(param, first)      its number of steps on the device, where torch's state has no such entry
+  //   _control(param)              None, or what StepControl holds, as tensors on its device
   //   _explain(group, index)       raise the error that names the parameter, because the core refuses it
   TensorTable(const std::string& optimizer, const pybind11::object& owner);
 
   // One step over all groups. plans: a Plan or None per group; with a Plan, group["lr"] becomes the value of step
-  // schedule_step + 1 afterwards. max_grad_norm: the gradients of all groups together enter the update scaled to at
-  // most this norm, as torch.nn.utils.clip_grad_norm_ defines it; returns their norm before that, or NaN without one.
-  double step(const pybind11::list& groups, const pybind11::dict& state, const pybind11::list& plans,
-              std::int64_t schedule_step, int num_threads, std::optional<double> max_grad_norm);
+  // schedule_step + 1 afterwards. controlled: whether _control has anything to say.
+  enum Result { kDone = 0, kSkipped = 1, kCaptured = 2 };
+  int step(const pybind11::list& groups, const pybind11::dict& state, const pybind11::list& plans,
+           std::int64_t schedule_step, int num_threads, bool controlled);
+
+  // Whether the stream of one of the devices is being captured.
+  bool capturing() const;
 
  private:
   static constexpr int kMaxKeys = kMaxStates + 1;  // state tensors and `step`
@@ -42,10 +52,11 @@ class TensorTable {
     PyObject* inner = nullptr;  // optimizer.state[param]; null while there is none
     void* seen = nullptr;       // address of the parameter when the states were looked up
     void* states[kMaxStates] = {};
-    void* counter = nullptr;  // torch's 0-d `step`
+    void* counter = nullptr;  // torch's 0-d `step`, or what _count_of gave
     std::int32_t group = 0;
-    std::int16_t first = 0;  // 1: its states were created in this step
-    std::int16_t wide = 0;   // 1: its counter is float64, as under a float64 default dtype
+    std::int32_t device = -1;  // -1 host, otherwise the CUDA ordinal
+    std::int16_t first = 0;    // 1: its states were created in this step
+    std::int16_t wide = 0;     // 1: its counter is float64, as under a float64 default dtype
   };
   struct Check {                      // the values of `inner`, in its order
     PyObject* values[kMaxKeys] = {};  // borrowed from Owned::values, which has them all
@@ -55,6 +66,7 @@ class TensorTable {
   struct Owned {  // keeps what Hot and Check point to
     pybind11::object param, inner;
     pybind11::object accumulator;  // see hold_accumulator() in python_access.hpp
+    pybind11::object count;        // what _count_of gave
     std::vector<pybind11::object> values;
     std::vector<pybind11::object> aliases;  // detached views: the cached addresses never dangle
   };
@@ -63,6 +75,19 @@ class TensorTable {
     std::int32_t states = 0;
     double lr = 0;
     double hyper[kMaxHyper] = {};
+    TensorRef lr_tensor;            // where lr is a tensor on a device, which is not read on the host
+    PyObject* lr_object = nullptr;  // that tensor
+    const Plan* plan = nullptr;
+  };
+  struct Device {  // the step's tensors on one CUDA device
+    std::int32_t ordinal = 0;
+    std::unique_ptr<CudaStep> steps;
+    pybind11::object param;  // any of its parameters
+    pybind11::object clock;
+    std::vector<CudaStepItem> items;
+    std::vector<StepGroup> groups;
+    std::vector<std::int32_t> group_of;  // index of each of groups among the param groups
+    StepControl control;
   };
   struct HyperKey {
     pybind11::str key;
@@ -82,11 +107,21 @@ class TensorTable {
   bool is_missing(std::size_t n, const pybind11::dict& state) const;
   bool fits(std::size_t n, const TensorView& param);
   std::int32_t scalars_index(std::int32_t group, double step);
-  double update(int num_threads, std::optional<double> max_grad_norm);
+  bool update_host(int num_threads, const StepControl& control);
+  void forget_new_states();
+  void write_next_rates(const pybind11::list& groups, std::int64_t step);
   void finish();
   bool keeps_state(std::size_t n) const;
   pybind11::object owner() const;
   [[noreturn]] void refuse(std::size_t n) const;
+
+  // tensor_table_cuda.cpp
+  Device& device_of(std::size_t n);
+  void add_cuda_item(std::size_t n, const StepItem& item);
+  void look_up_count(std::size_t n);
+  StepControl control_for(const pybind11::object& param);
+  void read_controls(bool controlled);
+  void update_devices();
 
   int optimizer_;
   const OptimizerInfo& info_;
@@ -99,7 +134,13 @@ class TensorTable {
   std::vector<Owned> owned_;
   std::vector<std::pair<PyObject*, PyObject*>> outer_;  // (key, value) at each place of optimizer.state
 
+  std::deque<Device> devices_;
+
   // of this step
+  bool capturing_ = false;
+  StepControl control_;
+  std::vector<pybind11::object> kept_;  // tensors whose addresses the step uses
+  std::vector<pybind11::object> plans_;
   std::vector<Group> groups_;
   std::vector<StepItem> items_;
   std::vector<pybind11::object> grads_;

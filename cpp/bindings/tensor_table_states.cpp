@@ -8,6 +8,7 @@
 namespace py = pybind11;
 
 namespace thalweg::bindings {
+
 void TensorTable::look_up_states(const py::dict& state) {
   std::vector<std::size_t> stateful;
   py::list missing, counts;
@@ -21,6 +22,10 @@ void TensorTable::look_up_states(const py::dict& state) {
     counts.append(groups_[static_cast<std::size_t>(hot_[n].group)].states);
     hot_[n].first = 1;
   }
+  if (!missing.empty() && capturing_)
+    throw std::runtime_error(message(
+        info_.name, ": the state of ", missing.size(),
+        " parameters does not exist yet and cannot be created while a CUDA graph is captured; step once before"));
   if (!missing.empty()) owner().attr("_init_states")(missing, counts);
   for (const std::size_t n : stateful) look_up(n, view_of(hot_[n].param), state);
   outer_.clear();
@@ -62,9 +67,11 @@ void TensorTable::look_up(std::size_t n, const TensorView& param, const py::dict
     ++check.count;
   }
   hot.seen = param.ref.data;
+  hot.device = param.ref.device;
+  if (hot.device >= 0 && !info_.counts_steps) look_up_count(n);
 }
 
-// Reads the states' addresses; false when one is not a host tensor of the parameter's type and layout.
+// Reads the states' addresses; false when one has not the parameter's device, type and layout.
 bool TensorTable::fits(std::size_t n, const TensorView& param) {
   Hot& hot = hot_[n];
   const bool dense = is_dense(param);
@@ -74,7 +81,7 @@ bool TensorTable::fits(std::size_t n, const TensorView& param) {
     if (value == nullptr || !is_tensor(value)) return false;
     const TensorView state = view_of(value);
     const bool laid_out = dense ? same_layout(param, state) : is_dense(state);
-    if (!laid_out || !state.supported || state.ref.dtype != param.ref.dtype || state.ref.device >= 0 ||
+    if (!laid_out || !state.supported || state.ref.dtype != param.ref.dtype || state.ref.device != param.ref.device ||
         state.ref.numel != param.ref.numel)
       return false;
     hot.states[i] = state.ref.data;
@@ -85,7 +92,8 @@ bool TensorTable::fits(std::size_t n, const TensorView& param) {
     const TensorView counter = view_of(value);
     hot.wide = counter.ref.dtype == DType::kFloat64 ? 1 : 0;
     const bool floating = counter.ref.dtype == DType::kFloat32 || hot.wide != 0;
-    if (!counter.supported || !floating || counter.ref.numel != 1 || counter.ref.device >= 0) return false;
+    if (!counter.supported || !floating || counter.ref.numel != 1 || counter.ref.device != param.ref.device)
+      return false;
     hot.counter = counter.ref.data;
   }
   return true;

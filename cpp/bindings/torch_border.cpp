@@ -7,6 +7,8 @@
 #include <numeric>
 #include <vector>
 
+#include "thalweg/error.hpp"
+
 namespace py = pybind11;
 
 namespace thalweg::bindings {
@@ -85,6 +87,14 @@ TensorView view_of(PyObject* tensor) {
   view.shape = dl.shape;
   view.strides = dl.strides;
   return view;
+}
+
+void* scalar_address(const py::handle& tensor, DType dtype, std::int32_t device, const char* what) {
+  if (tensor.is_none()) return nullptr;
+  const TensorRef ref = view_of(tensor.ptr()).ref;
+  if (ref.numel != 1 || ref.dtype != dtype || ref.device != device)
+    throw py::value_error(message(what, ": expected one ", name_of(dtype), " on the device of the parameters"));
+  return ref.data;
 }
 
 void* current_stream(std::int32_t device) {

@@ -46,6 +46,9 @@ void bind_torch_border(pybind11::module_& module);
 // Throws python errors as pybind11::error_already_set. `tensor` must be a torch.Tensor.
 TensorView view_of(PyObject* tensor);
 
+// Address of a one-element tensor of this type on this device (-1: host), or null for None; ValueError otherwise.
+void* scalar_address(const pybind11::handle& tensor, DType dtype, std::int32_t device, const char* what);
+
 // torch's current stream of CUDA device `device`, as the core's drivers take it.
 void* current_stream(std::int32_t device);
 

@@ -39,3 +39,14 @@ def check_number(what: str, value: Any, below: float = math.inf) -> None:
         raise TypeError(f"{what} must be a number, got {describe(value)}")
     if not 0.0 <= float(value) < below:
         raise ValueError(f"Invalid {what}: {value}")
+
+
+def check_max_grad_norm(who: str, value: float | None) -> float | None:
+    """Accept None or a number >= 0."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{who}: max_grad_norm must be a number or None, got {describe(value)}")
+    if not 0.0 <= float(value):
+        raise ValueError(f"{who}: max_grad_norm must be >= 0, got {value}")
+    return float(value)

@@ -31,10 +31,12 @@ class Adam(FusedOptimizer):
         amsgrad: Keep the largest second moment.
         foreach: Accepted for torch's signature; there is one implementation.
         maximize: Ascend instead of descend.
-        capturable: Accepted for torch's signature.
+        capturable: CUDA graphs need no flag; with a Schedule it makes `group["lr"]` a tensor that the step keeps right.
         differentiable: Not supported; must be False.
         fused: Accepted for torch's signature; there is one implementation.
         decoupled_weight_decay: Decay as AdamW does.
+        max_grad_norm: Clip the norm of all gradients together to this in the step itself; the gradients stay as they are.
+        skip_nonfinite: Skip steps whose gradients hold NaN or infinity: parameters, state and schedule stay.
 
     Raises:
         ValueError: A hyper-parameter is out of its range.
@@ -70,6 +72,8 @@ class Adam(FusedOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
+        max_grad_norm: float | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -87,7 +91,7 @@ class Adam(FusedOptimizer):
         self._check_group(defaults)
         if decoupled_weight_decay:
             self.core_name = "adamw"  # the functor whose decay is decoupled
-        super().__init__(params, defaults)
+        super().__init__(params, defaults, max_grad_norm, skip_nonfinite)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_lr(group["lr"])

@@ -28,9 +28,11 @@ class AdamW(Adam):
         amsgrad: Keep the largest second moment.
         maximize: Ascend instead of descend.
         foreach: Accepted for torch's signature; there is one implementation.
-        capturable: Accepted for torch's signature.
+        capturable: CUDA graphs need no flag; with a Schedule it makes `group["lr"]` a tensor that the step keeps right.
         differentiable: Not supported; must be False.
         fused: Accepted for torch's signature; there is one implementation.
+        max_grad_norm: Clip the norm of all gradients together to this in the step itself; the gradients stay as they are.
+        skip_nonfinite: Skip steps whose gradients hold NaN or infinity: parameters, state and schedule stay.
 
     Raises:
         ValueError: A hyper-parameter is out of its range.
@@ -68,6 +70,8 @@ class AdamW(Adam):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
+        max_grad_norm: float | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -82,6 +86,8 @@ class AdamW(Adam):
             differentiable=differentiable,
             fused=fused,
             decoupled_weight_decay=True,
+            max_grad_norm=max_grad_norm,
+            skip_nonfinite=skip_nonfinite,
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:

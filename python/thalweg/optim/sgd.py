@@ -32,6 +32,8 @@ class SGD(FusedOptimizer):
         foreach: Accepted for torch's signature; there is one implementation.
         differentiable: Not supported; must be False.
         fused: Accepted for torch's signature; there is one implementation.
+        max_grad_norm: Clip the norm of all gradients together to this in the step itself; the gradients stay as they are.
+        skip_nonfinite: Skip steps whose gradients hold NaN or infinity: parameters, state and schedule stay.
 
     Raises:
         ValueError: A hyper-parameter is out of its range.
@@ -66,6 +68,8 @@ class SGD(FusedOptimizer):
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
+        max_grad_norm: float | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -79,7 +83,7 @@ class SGD(FusedOptimizer):
             "fused": fused,
         }
         self._check_group(defaults)
-        super().__init__(params, defaults)
+        super().__init__(params, defaults, max_grad_norm, skip_nonfinite)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_lr(group["lr"])

@@ -1,0 +1,134 @@
+// TensorTable's second half of a step, after the gather: what may skip it, the calls of the core, and what is written
+// back to Python's objects.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+
+#include "python_access.hpp"
+#include "tensor_table.hpp"
+#include "thalweg/error.hpp"
+
+namespace py = pybind11;
+
+namespace thalweg::bindings {
+
+StepControl TensorTable::control_for(const py::object& param) {
+  StepControl control;
+  const py::object given = owner().attr("_control")(param);
+  if (given.is_none()) return control;
+  const auto [max_norm, skips, grad_scale, found_inf, found_inf_out, norm_out] =
+      given.cast<std::tuple<py::object, bool, py::object, py::object, py::object, py::object>>();
+  const std::int32_t device = view_of(param.ptr()).ref.device;
+  if (!max_norm.is_none()) control.max_grad_norm = max_norm.cast<double>();
+  control.skips_nonfinite = skips;
+  control.grad_scale = static_cast<const float*>(scalar_address(grad_scale, DType::kFloat32, device, "grad_scale"));
+  control.found_inf = static_cast<const float*>(scalar_address(found_inf, DType::kFloat32, device, "found_inf"));
+  control.found_inf_out = static_cast<float*>(scalar_address(found_inf_out, DType::kFloat32, device, "found_inf"));
+  control.norm_out = static_cast<double*>(scalar_address(norm_out, DType::kFloat64, device, "grad_norm"));
+  control.needs_norm = control.max_grad_norm >= 0 || skips || control.norm_out != nullptr;
+  kept_.push_back(given);
+  return control;
+}
+
+void TensorTable::read_controls(bool controlled) {
+  control_ = StepControl{};
+  for (Device& device : devices_) device.control = StepControl{};
+  if (!controlled || active_.empty()) return;
+  std::size_t places = 0;
+  bool needs_norm = false;
+  for (Device& device : devices_) {
+    device.control = control_for(device.param);
+    places += device.items.empty() ? 0 : 1;
+    needs_norm = needs_norm || device.control.needs_norm;
+  }
+  if (!items_.empty()) {
+    const auto on_host = [this](std::size_t n) { return hot_[n].device < 0; };
+    control_ = control_for(owned_[*std::find_if(active_.begin(), active_.end(), on_host)].param);
+    ++places;
+    needs_norm = needs_norm || control_.needs_norm;
+  }
+  if (places > 1 && needs_norm)
+    throw py::value_error(
+        message(info_.name,
+                ": max_grad_norm, skip_nonfinite and thalweg.amp.GradScaler need all parameters on one "
+                "device, got ",
+                places, "; clip with torch.nn.utils.clip_grad_norm_, or give each device an optimizer"));
+}
+
+// A device without gradients in this step is called too: its schedules move on.
+void TensorTable::update_devices() {
+  for (Device& device : devices_) {
+    auto* clock = static_cast<std::int64_t*>(view_of(device.clock.ptr()).ref.data);
+    void* stream = current_stream(device.ordinal);
+    const py::gil_scoped_release release;
+    device.steps->step(device.items.data(), device.items.size(), device.groups.data(), device.groups.size(),
+                       device.control, clock, stream);
+  }
+}
+
+// The host's part of a step, without the GIL; false when it is skipped.
+bool TensorTable::update_host(int num_threads, const StepControl& control) {
+  if (items_.empty()) return true;
+  const py::gil_scoped_release release;
+  const double squares = control.needs_norm ? grad_squares_cpu(items_.data(), items_.size(), num_threads) : 0.0;
+  const StepVerdict verdict = judge(control, squares);
+  report(control, verdict);
+  if (verdict.skip) return false;
+  for (StepScalars& scalars : scalars_) scalars.grad_scale = verdict.grad_scale;
+  step_cpu(optimizer_, items_.data(), items_.size(), scalars_.data(), num_threads);
+  return true;
+}
+
+void TensorTable::forget_new_states() {
+  py::list params;
+  for (const std::size_t n : active_)
+    if (hot_[n].first != 0) params.append(owned_[n].param);
+  if (!params.empty()) owner().attr("_forget_states")(params);
+  grads_.clear();
+}
+
+// group["lr"] of groups with a schedule: a number is replaced, a tensor written in place, on a device by the kernels.
+void TensorTable::write_next_rates(const py::list& groups, std::int64_t step) {
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    if (groups_[g].plan == nullptr) continue;
+    const auto has_items = [g](const Device& device) {
+      return std::find(device.group_of.begin(), device.group_of.end(), static_cast<std::int32_t>(g)) !=
+             device.group_of.end();
+    };
+    if (groups_[g].lr_object != nullptr && std::any_of(devices_.begin(), devices_.end(), has_items)) continue;
+    const py::float_ value(groups_[g].plan->value_at(step));
+    PyObject* lr = item_of(groups[g].ptr(), names().lr);
+    if (is_tensor(lr)) {
+      py::handle(lr).attr("fill_")(value);
+    } else {
+      groups[g][names().lr] = value;
+    }
+  }
+}
+
+// Counters, copies back, and the version counters that tell autograd of the writes.
+void TensorTable::finish() {
+  for (const std::size_t n : active_) {
+    hot_[n].first = 0;
+    if (!info_.counts_steps || hot_[n].device >= 0) continue;
+    if (hot_[n].wide != 0) {
+      *static_cast<double*>(hot_[n].counter) += 1;
+    } else {
+      *static_cast<float*>(hot_[n].counter) += 1;
+    }
+  }
+  if (listed_ != active_ || updated_.size() != active_.size()) {
+    updated_ = py::list();
+    for (const std::size_t n : active_) updated_.append(owned_[n].param);
+    listed_ = active_;
+  }
+  if (!substitutes_.empty()) {
+    py::list pairs;
+    for (const py::object& pair : substitutes_) pairs.append(pair);
+    owner().attr("_copy_back")(pairs);
+  }
+  names().increment_version(updated_);
+  grads_.clear();
+}
+
+}  // namespace thalweg::bindings

@@ -1,0 +1,205 @@
+"""What the core's TensorTable asks of Python (see cpp/bindings/tensor_table.hpp): states, counters, controls, errors.
+
+Knows no update rule and no schedule.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer
+
+from .. import _core
+
+REGISTRY: dict[str, dict[str, Any]] = _core.optimizers()
+
+_Control = tuple[float | None, bool, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+
+
+class CoreRequests(Optimizer):
+    """The part of an optimizer that answers the core."""
+
+    core_name: str  # of the functor in the core's registry
+    max_grad_norm: float | None
+    skip_nonfinite: bool
+    _schedule_step: int
+    _clocks: dict[torch.device, Tensor]  # per CUDA device: updates that the schedules have seen there
+    _counts: dict[Tensor, Tensor]  # per parameter on a device: its steps, where torch's state has no such entry
+    _norms: dict[torch.device, Tensor]  # per device: norm of the last step's gradients
+    _found_inf_out: Tensor | None  # where a GradScaler wants to read whether the step was skipped
+
+    def _init_states(self, params: list[Tensor], counts: list[int]) -> None:
+        """Create the missing ones of the first `count` state tensors of each parameter, as torch would.
+
+        The `step` counters of a device are views of one tensor: a step then reads and writes them side by side.
+        """
+        info = REGISTRY[self.core_name]
+        created: list[tuple[Tensor, str]] = []
+        try:
+            counters = _packed_counters(params)
+            for param, count, counter in zip(params, counts, counters, strict=True):
+                state = self.state[param]
+                if info["counts_steps"] and "step" not in state:
+                    state["step"] = counter
+                    created.append((param, "step"))
+                for name in info["state_names"][:count]:
+                    if state.get(name) is None:
+                        state[name] = torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
+                        created.append((param, name))
+        except BaseException:  # out of memory, Ctrl-C: as if nothing had been asked
+            for param, name in created:
+                del self.state[param][name]
+            self._drop_empty_states(params)
+            raise
+
+    def _forget_states(self, params: list[Tensor]) -> None:
+        """Drop states that were created in a step which was then skipped."""
+        info = REGISTRY[self.core_name]
+        for param in params:
+            for name in ("step", *info["state_names"]):
+                self.state[param].pop(name, None)
+        self._drop_empty_states(params)
+
+    def _drop_empty_states(self, params: list[Tensor]) -> None:
+        for param in params:
+            if param in self.state and not self.state[param]:
+                del self.state[param]
+
+    def _adopt_state(self, param: Tensor, count: int) -> None:
+        """Bring a loaded or re-laid state into the form that the core steps: on the device and laid out as `param`."""
+        state = self.state[param]
+        info = REGISTRY[self.core_name]
+        for name in info["state_names"][:count]:
+            value = state[name]
+            if value.shape != param.shape:
+                raise ValueError(
+                    f"{type(self).__name__}: state {name!r} of {self._name_of(param)} must have shape "
+                    f"{tuple(param.shape)}, got {tuple(value.shape)}; load a state_dict of the same model"
+                )
+            state[name] = torch.empty_like(param, requires_grad=False).copy_(value)
+        if info["counts_steps"]:
+            step = state["step"]
+            step = step.reshape(()) if isinstance(step, Tensor) else torch.tensor(float(step))
+            state["step"] = step.to(device=param.device, dtype=scalar_dtype(), copy=True)
+
+    def _count_of(self, param: Tensor, first: bool) -> Tensor:
+        count = self._counts.get(param)
+        if count is None or first:
+            self._counts[param] = count = torch.full((), 0.0 if first else 1.0, device=param.device)
+        return count
+
+    def _clock(self, param: Tensor) -> Tensor:
+        clock = self._clocks.get(param.device)
+        if clock is None:
+            others = list(self._clocks.values())  # a device may have skipped steps that the host counts
+            clock = others[0].to(param.device) if others else torch.tensor(self._schedule_step, device=param.device)
+            self._clocks[param.device] = clock
+        return clock
+
+    def _controlled(self) -> bool:
+        """Tell whether `_control` has anything to say in this step."""
+        own = self.__dict__
+        return (
+            own["max_grad_norm"] is not None
+            or own["skip_nonfinite"]
+            or own["_found_inf_out"] is not None
+            or own.get("found_inf") is not None  # this and grad_scale are set by GradScaler for the step alone
+            or own.get("grad_scale") is not None
+        )
+
+    def _control(self, param: Tensor) -> _Control:
+        """Everything that stands before the update, as tensors on the device of `param`."""
+
+        def there(value: Any) -> Tensor | None:
+            if value is None:
+                return None
+            return torch.as_tensor(value).to(device=param.device, dtype=torch.float32, non_blocking=True)
+
+        norm = None
+        if self.max_grad_norm is not None:
+            norm = self._norms.get(param.device)
+            if norm is None:
+                norm = self._norms[param.device] = torch.zeros((), dtype=torch.float64, device=param.device)
+        folded = self._found_inf_out is not None
+        return (
+            self.max_grad_norm,
+            self.skip_nonfinite or folded,
+            there(self.__dict__.get("grad_scale")),
+            there(self.__dict__.get("found_inf")),
+            self._found_inf_out,
+            norm,
+        )
+
+    @staticmethod
+    def _dense_pair(param: Tensor) -> tuple[Tensor, Tensor]:
+        """Dense copies of a parameter with gaps or of a gradient with other strides, laid out alike."""
+        dense = param.detach().clone(memory_format=torch.preserve_format)
+        grad = param.grad
+        assert grad is not None
+        return dense, torch.empty_like(dense).copy_(grad.detach())
+
+    @staticmethod
+    def _copy_back(pairs: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+        with torch.no_grad():
+            for param, dense, _ in pairs:
+                param.copy_(dense)
+
+    def _explain(self, group: int, index: int) -> None:
+        """Raise the error that says why this parameter cannot be stepped."""
+        param: Tensor = self.param_groups[group]["params"][index]
+        grad = param.grad
+        who = f"{type(self).__name__}: {self._name_of(param)}"
+        if grad is None:
+            raise RuntimeError(
+                f"{who} has no gradient while a CUDA graph is captured: its replays would leave it out for ever. Freeze "
+                "it with requires_grad_(False), or use it in the loss"
+            )
+        if grad.layout != torch.strided or param.layout != torch.strided:
+            kind = grad.layout if grad.layout != torch.strided else param.layout
+            raise RuntimeError(
+                f"{who} has a gradient with layout {kind}; expected a strided one. Does not support sparse "
+                "gradients: use torch.optim.SparseAdam, or sparse=False in the embedding"
+            )
+        if grad.device != param.device:
+            raise RuntimeError(
+                f"{who} is on {param.device} and its gradient on {grad.device}; expected both on one device. Move the "
+                "model before the optimizer is made, and let backward() fill the gradients"
+            )
+        if param.device.type not in ("cpu", "cuda") or (param.is_cuda and torch.version.hip):
+            raise RuntimeError(
+                f"{who} is on {param.device}; thalweg steps parameters on the CPU and on NVIDIA GPUs. Move the model "
+                "with model.cpu(), or use torch's optimizer"
+            )
+        if param.dtype not in (torch.float32, torch.float64) or grad.dtype != param.dtype:
+            raise RuntimeError(
+                f"{who} has dtype {param.dtype} and its gradient {grad.dtype}; expected both float32 or both "
+                "float64. Cast the model with model.float(), or use torch's optimizer"
+            )
+        if not param.is_cuda and param.shape == grad.shape:
+            raise RuntimeError(f"{who} is on the CPU and cannot be part of a CUDA graph; move the model to the device")
+        raise RuntimeError(f"{who} has shape {tuple(param.shape)} and its gradient {tuple(grad.shape)}")
+
+    def _name_of(self, param: Tensor) -> str:
+        """How an error calls a parameter: its place, and its name when the groups were built from named ones."""
+        for g, group in enumerate(self.param_groups):
+            for i, other in enumerate(group["params"]):
+                if other is param:
+                    names = group.get("param_names")
+                    return f"parameter {i} of group {g}" + (f" ({names[i]!r})" if names else "")
+        return "a parameter"
+
+
+def _packed_counters(params: list[Tensor]) -> list[Tensor]:
+    """One zero per parameter on its device; those of a device are views of one tensor."""
+    numbers: dict[torch.device, int] = {}
+    for param in params:
+        numbers[param.device] = numbers.get(param.device, 0) + 1
+    views = {d: iter(torch.zeros(n, dtype=scalar_dtype(), device=d).unbind()) for d, n in numbers.items()}
+    return [next(views[param.device]) for param in params]
+
+
+def scalar_dtype() -> torch.dtype:
+    """Torch's dtype of a `step` tensor."""
+    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
