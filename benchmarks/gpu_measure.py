@@ -86,9 +86,8 @@ class Session:
 
     def calls_per_block(self, run: Run) -> int:
         """How many calls make a block; long ones stand alone."""
-        if self.dry:
+        if self.dry or self.block(run, 1) > 10 * BLOCK_SECONDS:
             return 1
-        self.block(run, 2)
         return max(1, min(5000, round(BLOCK_SECONDS / max(self.block(run, 3), 1e-7))))
 
     def by_turns(self, runs: Sequence[Run]) -> list[list[float]]:

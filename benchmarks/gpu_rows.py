@@ -56,11 +56,11 @@ class Row:
 
 
 def need(module: str, name: str) -> Any:
-    """`module.name`, or Absent with its name where this version of thalweg does not have it."""
+    """`module.name`, or Absent with its name: a package that is not installed, a class of a later version."""
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
-        raise Absent(f"{module}.{name} is not in this version") from None
+        raise Absent(f"there is no {module}.{name} here") from None
 
 
 def construct(cls: Any, *args: Any, **options: Any) -> Any:
@@ -81,7 +81,7 @@ def build_peers(builders: Mapping[str, Callable[[], Side]]) -> tuple[dict[str, S
         try:
             sides[name] = build()
         except (Absent, ImportError, torch.OutOfMemoryError) as error:
-            absent[name] = first_line(error)
+            absent[name] = str(error) if isinstance(error, Absent) else first_line(error)
     return sides, absent
 
 
@@ -95,7 +95,8 @@ def measured(session: Session, contest: Contest) -> list[dict[str, Any]]:
     """One result per peer, or one of ours alone; times in µs per unit."""
     sides = [contest.ours, *contest.peers.values()]
     times = session.by_turns([side.run for side in sides])
-    host = [session.host_seconds(side.run) / side.per for side in sides]
+    # A call that does many units waits for the device itself: it has no host time of its own.
+    host = [session.host_seconds(side.run) if side.per == 1 else None for side in sides]
     launches = [session.launches(side.run) if side.per == 1 else None for side in sides]
     per_unit = [[t / side.per for t in rounds] for side, rounds in zip(sides, times, strict=True)]
     ours: dict[str, Any] = _figures("ours", per_unit[0], host[0], launches[0])
@@ -113,12 +114,12 @@ def measured(session: Session, contest: Contest) -> list[dict[str, Any]]:
     return results or [ours]
 
 
-def _figures(who: str, seconds: list[float], host: float, launches: int | None) -> dict[str, Any]:
+def _figures(who: str, seconds: list[float], host: float | None, launches: int | None) -> dict[str, Any]:
     low, median, high = quartiles(seconds)
     return {
         f"{who}_us": median * 1e6,
         f"{who}_quartiles_us": [low * 1e6, high * 1e6],
-        f"{who}_host_us": host * 1e6,
+        f"{who}_host_us": None if host is None else host * 1e6,
         f"{who}_launches": "not counted" if launches is None else launches,
     }
 

@@ -56,10 +56,10 @@ def contest(
 
     def check() -> None:
         probe.check(mine, core_name, STEPS, **options)
-        for peer, side in sides.items():
+        for peer, params in theirs.items():
             for _ in range(STEPS):
-                side.run()
-            same(mine, theirs[peer])
+                sides[peer].run()
+            same(mine, params)
 
     return Contest(stepping(ours), sides, check, bytes_per_step(ours), absent, {"elements": sum(sizes)})
 
