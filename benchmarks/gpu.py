@@ -52,7 +52,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="tiny sizes, nothing written, also without a GPU")
     parser.add_argument("--only", default="", metavar="TEXT", help="rows whose key holds TEXT")
     parser.add_argument("--out", metavar="FILE", help="result file; default benchmarks/results/<gpu>.json")
-    parser.add_argument("--limit", type=float, default=1e9, metavar="SECONDS", help="begin no row after so many seconds")
+    parser.add_argument(
+        "--limit", type=float, default=1e9, metavar="SECONDS", help="begin no row after so many seconds"
+    )
     return parser.parse_args(argv)
 
 
@@ -62,9 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments(argv)
     session = Session(options.dry_run, seconds=0.3 if options.quick else 1.0)
     if not (session.cuda or session.dry):
-        print("gpu: expected a CUDA device that torch and thalweg can use, found none; --dry-run needs none", file=sys.stderr)
+        print(
+            "gpu: expected a CUDA device that torch and thalweg can use, found none; --dry-run needs none",
+            file=sys.stderr,
+        )
         return 2
-    data: dict[str, Any] = {"conditions": conditions(), "rows": []}
+    data: dict[str, Any] = {"conditions": {} if session.dry else conditions(), "rows": []}
     files = [] if session.dry else targets_for(data["conditions"], options.out)
     for row in all_rows(options.quick):
         if options.only not in row.key:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from run import busy_share, commit, cpu_name
 
 import thalweg as tw
+from run import busy_share, commit, cpu_name
 
 # What nvidia-smi is asked for; some cards and virtual ones answer "[N/A]", which is kept.
 QUERY = (

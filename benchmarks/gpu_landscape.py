@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor, nn
+
+import thalweg as tw
 from bench_landscape import mlp
 from gpu_measure import Session
 from gpu_nets import resnet56, settle_batchnorm
 from gpu_rows import Contest, Row, Side
 from gpu_targets import LOOP
-from torch import Tensor, nn
-
-import thalweg as tw
 
 Array = npt.NDArray[np.float64]
 Vectors = Sequence[Sequence[Tensor]]  # [directions][parameters]

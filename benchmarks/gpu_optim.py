@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from gpu_measure import Session
 from gpu_rows import Side, need
 from gpu_targets import FOREACH, FUSED
-from torch import Tensor, nn
-
 from thalweg import _core
 
 LR = 1e-3

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
 from gpu_measure import Run, Session, quartiles
 from gpu_targets import judge
 

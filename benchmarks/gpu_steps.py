@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
+
+import thalweg as tw
 from gpu_measure import Session
 from gpu_optim import (
     LR,
@@ -23,9 +26,6 @@ from gpu_optim import (
 )
 from gpu_rows import Contest, Row, Side, build_peers, construct, need
 from gpu_targets import FOREACH, FUSED, REGISTRY
-from torch import nn
-
-import thalweg as tw
 
 MI = 1 << 20
 LARGE, SMALL, TINY = [16 * MI] * 10, [1024] * 1000, [64] * 10_000
@@ -210,13 +210,13 @@ def rows() -> Iterator[Row]:
     yield Row("sgd-large", "SGD momentum step", "10 x 16 Mi", lambda s: torch_contest(s, "SGD", LARGE, momentum=0.9))
     yield Row("adamw-small", "AdamW step", "1,000 x 1,024", lambda s: torch_contest(s, "AdamW", SMALL))
     yield Row("adamw-small-moving", "AdamW step, gradients at new addresses", "1,000 x 1,024", new_addresses)
-    yield Row("adamw-small-graph", "AdamW graph replay + schedule", "1,000 x 1,024", lambda s: scheduled_graph(s, SMALL))
+    yield Row(
+        "adamw-small-graph", "AdamW graph replay + schedule", "1,000 x 1,024", lambda s: scheduled_graph(s, SMALL)
+    )
     yield Row("adamw-tiny", "AdamW step", "10,000 x 64", lambda s: torch_contest(s, "AdamW", TINY))
     yield Row("adamw-tiny-graph", "AdamW graph replay + schedule", "10,000 x 64", lambda s: scheduled_graph(s, TINY))
     yield Row("odd-sizes", "AdamW step, odd sizes", "200 x (1 Mi + 1)", odd_sizes)
     yield Row("many-groups", "AdamW step, one group per tensor", "465 x 64 Ki", many_groups)
     for core_name, name in core_optimizers():
         if core_name not in ("sgd", "adam", "adamw"):
-            yield Row(
-                REGISTRY, f"{name} step", "160 x 1 Mi", lambda s, c=core_name, n=name: registered(s, c, n)
-            )
+            yield Row(REGISTRY, f"{name} step", "160 x 1 Mi", lambda s, c=core_name, n=name: registered(s, c, n))

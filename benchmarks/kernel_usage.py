@@ -48,7 +48,9 @@ def parse(text: str) -> list[Usage]:
             raise ValueError(f"kernel_usage: ptxas did not describe {symbol} as expected, got:\n{rest}")
         shared = SHARED.search(used.group(2))
         frame, stores, loads = (int(n) for n in stack.groups())
-        found.append(Usage(symbol, arch, int(used.group(1)), int(shared.group(1)) if shared else 0, frame, stores, loads))
+        found.append(
+            Usage(symbol, arch, int(used.group(1)), int(shared.group(1)) if shared else 0, frame, stores, loads)
+        )
     return found
 
 

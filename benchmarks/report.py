@@ -65,7 +65,9 @@ SIGNS = {">=": "≥", "<=": "≤"}
 
 def gpu_tables() -> str:
     """One part per GPU, or the plain statement that there is none."""
-    parts = [gpu_conditions(path.name, data["conditions"]) + "\n\n" + gpu_table(data) for path, data in results_with("gpu")]
+    parts = [
+        gpu_conditions(path.name, data["conditions"]) + "\n\n" + gpu_table(data) for path, data in results_with("gpu")
+    ]
     return "\n\n".join(parts) if parts else "Not yet measured on a GPU."
 
 
@@ -104,8 +106,19 @@ def gpu_table(data: dict[str, Any]) -> str:
         extra = f", {row['bandwidth_share']:.0%} of copy bandwidth" if "bandwidth_share" in row else ""
         if "points_per_second" in row:
             extra = f", {row['points_per_second']:,.3g} points/s, 51 x 51 in {row['projected_minutes']:.2g} min"
-        peer = [row["peer"], gpu_time(row, "peer"), str(row["peer_launches"]), bold_ratio(row)] if "peer" in row else ["–"] * 4
-        cells = [row["row"], row["case"], gpu_time(row, "ours") + extra, str(row["ours_launches"]), *peer, verdicts(row)]
+        peer = (
+            [row["peer"], gpu_time(row, "peer"), str(row["peer_launches"]), bold_ratio(row)]
+            if "peer" in row
+            else ["–"] * 4
+        )
+        cells = [
+            row["row"],
+            row["case"],
+            gpu_time(row, "ours") + extra,
+            str(row["ours_launches"]),
+            *peer,
+            verdicts(row),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + ("\n\nNot measured:\n\n" + "\n".join(missing) if missing else "")
 
