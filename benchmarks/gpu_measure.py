@@ -64,7 +64,7 @@ class Session:
                 call(run)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             run()
         return graph.replay if then is None else lambda: call(graph.replay)
 

@@ -104,9 +104,10 @@ def captured_training(session: Session) -> Contest:
     if session.cuda:
         step = need("thalweg.graphs", "capture_step")(models[0], loss_fn, optimizer, (x, y))
         ours = lambda: step((x, y))  # noqa: E731
+        optimizer.sync()  # a capture may leave its warm-up steps behind
     else:
         ours = training_step(models[0], optimizer, x, y)
-    done = optimizer.schedule_step  # a capture may leave its warm-up steps behind
+    done = optimizer.schedule_step
     peers, absent = build_peers(
         {
             EAGER: lambda: torch_eager(models[1], x, y, total),

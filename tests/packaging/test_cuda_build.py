@@ -102,4 +102,5 @@ def test_no_kernel_spills_registers(
 
 
 def kernels_of(path: Path) -> list[str]:
-    return re.findall(r"__global__[^;{]*?\bvoid\s+(\w+)\s*\(", path.read_text())
+    text = re.sub(r"__launch_bounds__\((?:[^()]|\([^()]*\))*\)", "", path.read_text())
+    return re.findall(r"__global__\s+void\s+(\w+)\s*\(", text)
