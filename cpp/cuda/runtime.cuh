@@ -51,6 +51,14 @@ void launch(const char* what, void (*kernel)(Parameters...), std::int64_t blocks
   check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), what);
 }
 
+// Brings a kernel's code to the current device now: loaded at its first launch it might wait for the device, which a
+// capture does not allow.
+template <class Kernel>
+void load(Kernel* kernel) {
+  cudaFuncAttributes attributes;
+  check(cudaFuncGetAttributes(&attributes, kernel), "loading a kernel");
+}
+
 inline bool is_capturing(void* stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status), "asking whether the stream is capturing");

@@ -3,6 +3,9 @@
 // Eager steps share one table; what changed in it is copied through pinned memory, on the stream of the step. A
 // captured step gets a table of its own, filled at once on a private stream and never written or freed again: the graph
 // may be replayed at any time.
+#include <cstring>
+#include <vector>
+
 #include "runtime.cuh"
 #include "step_image.hpp"
 #include "step_tables.cuh"
@@ -41,6 +44,10 @@ struct CudaStep::Impl {
 
 CudaStep::CudaStep(int optimizer, int device) : impl_(std::make_unique<Impl>()) {
   cuda::require_device(device);
+  const cuda::DeviceGuard guard(device);
+  cuda::load_norm();
+  cuda::load_tick(optimizer);
+  cuda::load_update(optimizer);
   impl_->optimizer = optimizer;
   impl_->device = device;
 }
@@ -64,6 +71,36 @@ void CudaStep::step(const CudaStepItem* items, std::size_t count, const StepGrou
   }
   impl_->run(image.table_at(own.data(), clock), control, stream);
   own.leak();
+}
+
+void step_cuda(int optimizer, int device, const StepItem* items, std::size_t count, const StepScalars* scalars,
+               void* stream) {
+  cuda::require_device(device);
+  const cuda::DeviceGuard guard(device);
+  std::vector<CudaStepItem> all(count);
+  for (std::size_t i = 0; i < count; ++i) all[i].tensor = items[i];
+  const StepGroup group;
+  cuda::StepImage image;
+  image.build(all.data(), count, &group, 1);
+  const cuda::StepLayout& layout = image.layout();
+  // What the tick would have written.
+  std::vector<char> written(layout.bytes - layout.scalars);
+  for (std::size_t i = 0; i < count; ++i) {
+    const StepScalars& from = scalars[items[i].scalars];
+    const bool wide = items[i].dtype == DType::kFloat64;
+    std::memcpy(written.data() + i * cuda::kScalarBytes, wide ? static_cast<const void*>(from.f64) : from.f32,
+                wide ? sizeof(from.f64) : sizeof(from.f32));
+  }
+  StepVerdict verdict;
+  verdict.grad_scale = count > 0 ? scalars[items[0].scalars].grad_scale : 1.0;
+  std::memcpy(written.data() + (layout.verdict - layout.scalars), &verdict, sizeof(verdict));
+  cuda::DeviceBuffer buffer, clock;
+  buffer.reserve(layout.bytes);
+  clock.reserve(sizeof(std::int64_t));
+  cuda::copy_now(buffer.data(), image.data(), layout.uploaded);
+  cuda::copy_now(buffer.data() + layout.scalars, written.data(), written.size());
+  cuda::launch_update(optimizer, image.table_at(buffer.data(), reinterpret_cast<std::int64_t*>(clock.data())), stream);
+  cuda::check(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "an update");
 }
 
 bool cuda_is_capturing(int device, void* stream) {

@@ -52,6 +52,11 @@ struct StepTable {
   std::int64_t narrow_chunks;  // how many of the chunks are of float32 tensors
 };
 
+// Bring the kernels' code to the current device.
+void load_norm();
+void load_tick(int optimizer);
+void load_update(int optimizer);
+
 // One launch each, on `stream`.
 void launch_norm(const StepTable& table, void* stream);
 void launch_tick(int optimizer, const StepTable& table, const StepControl& control, void* stream);

@@ -93,6 +93,14 @@ __global__ __launch_bounds__(kThreads) void tick_kernel(StepTable table, StepCon
 
 }  // namespace
 
+void load_tick(int optimizer) {
+  for_each_optimizer(
+      [&](auto op, int index) {
+        if (index == optimizer) load(tick_kernel<decltype(op)>);
+      },
+      OptimizerList{});
+}
+
 void launch_tick(int optimizer, const StepTable& table, const StepControl& control, void* stream) {
   const std::int64_t blocks = table.item_count > 0 ? (table.item_count + kThreads - 1) / kThreads : 1;
   for_each_optimizer(

@@ -123,6 +123,16 @@ __global__ __launch_bounds__(kThreads) void update_kernel(StepTable table, std::
 
 }  // namespace
 
+void load_update(int optimizer) {
+  for_each_optimizer(
+      [&](auto op, int index) {
+        if (index != optimizer) return;
+        load(update_kernel<decltype(op), float>);
+        load(update_kernel<decltype(op), double>);
+      },
+      OptimizerList{});
+}
+
 void launch_update(int optimizer, const StepTable& table, void* stream) {
   const std::int64_t wide_chunks = table.chunk_count - table.narrow_chunks;
   for_each_optimizer(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch as torch  # first: the core then shares torch's OpenMP runtime
 
+from . import amp as amp
 from . import ensemble as ensemble
+from . import graphs as graphs
 from . import landscape as landscape
 from . import lr_scheduler as lr_scheduler
 from . import optim as optim

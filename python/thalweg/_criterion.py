@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from . import _check
+from . import _check, _data
 
 NAMED: dict[str, Callable[..., Any]] = {
     "cross_entropy": nn.functional.cross_entropy,
@@ -38,3 +38,21 @@ def criterion_of(who: str, loss_fn: Any) -> Callable[..., Any] | None:
             f"{_check.describe(loss_fn)}"
         )
     return loss_fn if getattr(loss_fn, "__module__", "") == "torch.nn.functional" else None
+
+
+def objective_of(who: str, loss_fn: Any) -> Callable[[nn.Module, Any], Any]:
+    """Return loss_fn as a function of (model, batch); a criterion takes batches that are pairs (inputs, targets)."""
+    criterion = criterion_of(who, loss_fn)
+    if criterion is None:
+        as_given: Callable[[nn.Module, Any], Any] = loss_fn
+        return as_given
+
+    def objective(model: nn.Module, batch: Any) -> Any:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise TypeError(
+                f"{who}: with a criterion each batch must be a pair (inputs, targets), got {type(batch).__name__}; "
+                "give loss_fn(model, batch) instead"
+            )
+        return criterion(_data.call(model, batch[0]), batch[1])
+
+    return objective

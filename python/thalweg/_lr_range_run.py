@@ -12,30 +12,11 @@ import torch
 from torch import nn
 
 from . import _check, _data
-from ._criterion import criterion_of
 from ._lr_range_analysis import MIN_POINTS, Array, cap_of, level_and_noise
 from ._preserve import unwrap
 
 WHO = "range_test"
 _IN_A_ROW = 3  # losses above the cap that end the test
-
-
-def objective_of(loss_fn: Any) -> Callable[[nn.Module, Any], Any]:
-    """Return loss_fn as a function of (model, batch)."""
-    criterion = criterion_of(WHO, loss_fn)
-    if criterion is None:
-        as_given: Callable[[nn.Module, Any], Any] = loss_fn
-        return as_given
-
-    def objective(model: nn.Module, batch: Any) -> Any:
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise TypeError(
-                f"{WHO}: with a criterion each batch must be a pair (inputs, targets), got {type(batch).__name__}; "
-                "give loss_fn(model, batch) instead"
-            )
-        return criterion(_data.call(model, batch[0]), batch[1])
-
-    return objective
 
 
 def model_step(

@@ -12,10 +12,11 @@ from torch import nn
 from tqdm import tqdm
 
 from . import _check
+from ._criterion import objective_of
 from ._lr_range_analysis import MIN_POINTS, Array, analyse_curve
 from ._lr_range_result import RangeTestResult
 from ._lr_range_run import WHO as _WHO
-from ._lr_range_run import model_step, objective_of, run_ramp
+from ._lr_range_run import model_step, run_ramp
 from ._lr_range_state import lr_writer, preserved
 
 __all__ = ["RangeTestResult", "analyse", "range_test"]
@@ -192,7 +193,7 @@ def _forms(
     if len(args) == 4 and isinstance(args[0], nn.Module):
         model, loss_fn, batches, optimizer = args
         _check_optimizer(optimizer)
-        loss_of = objective_of(loss_fn)
+        loss_of = objective_of(_WHO, loss_fn)
         if isinstance(batches, (str, bytes)) or not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
             raise TypeError(f"{_WHO}: batches must be an iterable of batches, got {_check.describe(batches)}")
         return lambda: model_step(args[0], loss_of, batches, optimizer), model, optimizer, [batches]

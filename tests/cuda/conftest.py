@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from thalweg import _capture as _capture_module
 from thalweg import _core
 
 EMULATED = _core.tensor_view(torch.empty(1))[3] >= 0  # the emulated build takes host tensors for the device's
@@ -45,7 +46,7 @@ class _EmulatedGraph:
 def _capture() -> Iterator[Any]:
     if not EMULATED:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with _capture_module.capture(graph, torch.cuda.Stream()):
             yield graph
         return
     emulated = _EmulatedGraph()

@@ -14,10 +14,20 @@ PACKAGE = ROOT / "python" / "thalweg"
 
 # Python layers, lowest first; a module imports its own layer and those below. Helpers (_check …) are below all.
 LAYERS = [
-    {"_core", "_check", "_extras", "_assets", "_data", "_files", "_preserve", "_criterion", "_testing"},
+    {"_core", "_check", "_extras", "_assets", "_data", "_files", "_preserve", "_criterion", "_capture", "_testing"},
     {"schedules"},
     {"lr_scheduler", "optim"},
-    {"lr_range", "_lr_range_analysis", "_lr_range_result", "_lr_range_state", "_lr_range_run", "ensemble", "landscape"},
+    {
+        "amp",
+        "graphs",
+        "lr_range",
+        "_lr_range_analysis",
+        "_lr_range_result",
+        "_lr_range_state",
+        "_lr_range_run",
+        "ensemble",
+        "landscape",
+    },
     {"plot", "report"},
     {"demo"},
     {"cli", "__main__"},
@@ -90,8 +100,10 @@ def test_every_public_name_has_a_docstring_with_an_example() -> None:
     import thalweg as tw
 
     missing = []
-    for module in (tw.schedules, tw.optim, tw.lr_scheduler, tw.ensemble, tw.landscape, tw):
+    for module in (tw.schedules, tw.optim, tw.amp, tw.graphs, tw.lr_scheduler, tw.ensemble, tw.landscape, tw):
         for name, value in vars(module).items():
+            if name not in getattr(module, "__all__", [name]):
+                continue
             if name.startswith("_") or not (inspect.isfunction(value) or inspect.isclass(value)):
                 continue
             if not (value.__module__ or "").startswith("thalweg") or value.__module__.endswith("_core"):

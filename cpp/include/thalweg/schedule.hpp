@@ -157,13 +157,19 @@ THALWEG_HD double value_at(const std::uint64_t* words, std::int64_t k) {
   }
 }
 
-// ---- host only (cpp/cpu/schedule.cpp) -------------------------------------------------------------------
+// ---- host only (cpp/cpu/schedule.cpp, cpp/cuda/schedule.cu)
+// -------------------------------------------------------------------
 
 // Throws std::invalid_argument unless the words form a plan that value_at() may walk.
 void validate_plan(const std::uint64_t* words, std::int64_t count);
 
 // out[i] = value_at(words, begin + i) for i < count, to the bit, piece by piece instead of step by step.
 void fill_values(const std::uint64_t* words, std::int64_t begin, std::int64_t count, double* out);
+
+// out[i] = value_at(words, steps[i]) for i < count, evaluated on `device`; words [word_count] lie on the host, steps
+// and out on the device. Waits for it.
+void fill_values_cuda(const std::uint64_t* words, std::int64_t word_count, const std::int64_t* steps,
+                      std::int64_t count, double* out, int device, void* stream);
 
 // The cycle that step k lies in; index -1 where the plan has none. Of nested cycles the innermost kind counts, of the
 // factors of a product the first that has any.

@@ -99,6 +99,10 @@ class CudaStep {
   std::unique_ptr<Impl> impl_;
 };
 
+// The counterpart of step_cpu: updates all items on `device` with scalars that the host computed. Waits for the device.
+void step_cuda(int optimizer, int device, const StepItem* items, std::size_t count, const StepScalars* scalars,
+               void* stream);
+
 bool cuda_is_capturing(int device, void* stream);
 
 }  // namespace thalweg

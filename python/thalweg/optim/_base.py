@@ -65,7 +65,7 @@ class FusedOptimizer(ScheduledGroups):
         """What neither pickle nor deepcopy carry: everything that knows an address or a device."""
         self._clocks, self._norms = {}, {}
         self._found_inf_out = None
-        self._unsure = False
+        self._unsure = self._captured = False
         if "_counts" not in self.__dict__:
             self._counts = {}
 
@@ -121,7 +121,8 @@ class FusedOptimizer(ScheduledGroups):
         result = self._table.step(
             self.param_groups, self.state, self._plans, self._schedule_step, torch.get_num_threads(), controlled
         )
-        self._unsure = self._unsure or (bool(self._clocks) and (controlled or result == _CAPTURED))
+        self._captured = self._captured or result == _CAPTURED
+        self._unsure = self._captured or self._unsure or (controlled and bool(self._clocks))
         if result in (_SKIPPED, _CAPTURED):
             return loss
         self._schedule_step += 1
@@ -183,7 +184,7 @@ class FusedOptimizer(ScheduledGroups):
         steps = [entry["step"] for entry in saved if entry is not None]
         if not steps:
             steps = [int(float(s["step"])) for s in self.state.values() if s.get("step") is not None]
-        self._unsure = False
+        self._unsure = self._captured
         self._set_schedule_step(max(steps, default=self._schedule_step))
         for index, entry in enumerate(saved):
             schedule = own[index] if entry is None else from_dict(entry["schedule"])

@@ -47,6 +47,6 @@ def check_max_grad_norm(who: str, value: float | None) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{who}: max_grad_norm must be a number or None, got {describe(value)}")
-    if not 0.0 <= float(value):
+    if not float(value) >= 0.0:
         raise ValueError(f"{who}: max_grad_norm must be >= 0, got {value}")
     return float(value)

@@ -26,6 +26,7 @@ class ScheduledGroups(CoreRequests):
     _written: list[float | Tensor | None]  # what the schedule put into group["lr"] last
     _default_schedule: Schedule | None
     _unsure: bool  # the device may have done other steps than the host counted
+    _captured: bool  # a CUDA graph holds a step
     _table: Any
 
     @property
@@ -59,7 +60,7 @@ class ScheduledGroups(CoreRequests):
         if self._clocks:
             self._schedule_step = int(next(iter(self._clocks.values())))
             self._write_rates()
-            self._unsure = False
+            self._unsure = self._captured  # its replays go on unseen
         return self._schedule_step
 
     def _catch_up(self) -> None:

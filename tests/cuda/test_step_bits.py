@@ -1,0 +1,113 @@
+"""Update and norm kernels against the CPU's loops, bit for bit, given the same scalars."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import thalweg as tw
+from thalweg import _core, _testing
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from parity.test_optimizers import CASES, CLASSES, IDS
+
+pytestmark = pytest.mark.cuda
+
+SIZES = (0, 1, 2, 3, 5, 17, 1023, 4097, 8191, 8192, 8193, 20_001)
+SPECIAL = (0.0, -0.0, 1e-45, -1e-42, 3e38, -3e38, float("inf"), float("-inf"), float("nan"), 1.0)
+
+
+def awkward(n: int, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    """Random values of many magnitudes, with denormals, infinities and NaN among them."""
+    decades = torch.randint(-40, 20, (n,), generator=generator).double()
+    values = torch.randn(n, generator=generator, dtype=torch.float64) * 10.0**decades
+    values[: len(SPECIAL)] = torch.tensor(SPECIAL, dtype=torch.float64)[:n]
+    return values[torch.randperm(n, generator=generator)].to(dtype)
+
+
+def placed(values: torch.Tensor, offset: int, device: torch.device) -> torch.Tensor:
+    """A copy that begins `offset` elements after an aligned address."""
+    base = torch.empty(len(values) + offset, dtype=values.dtype, device=device)
+    return base[offset:].copy_(values)
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal to the bit; any NaN equals any NaN."""
+    kind = {8: torch.int64, 4: torch.int32}[a.element_size()]
+    a, b = a.cpu(), b.cpu()
+    return bool(((a.view(kind) == b.view(kind)) | (a.isnan() & b.isnan())).all())
+
+
+def as_tensor(parts: list[torch.Tensor]) -> tuple[int, int, list[int], int, bool]:
+    p, g, *states = parts
+    return p.data_ptr(), g.data_ptr(), [s.data_ptr() for s in states], p.numel(), p.dtype == torch.float64
+
+
+def hyper_of(name: str, options: dict[str, Any]) -> list[float]:
+    """The optimizer's hyper-parameters in the core's order, from its class's defaults."""
+    group = getattr(tw.optim, CLASSES[name])([torch.nn.Parameter(torch.zeros(1))], **options).param_groups[0]
+    keys = _core.optimizers()[name]["hyper_names"]
+    betas = group.get("betas", (0.0, 0.0))
+    return [float(betas[int(key[4]) - 1]) if key in ("beta1", "beta2") else float(group[key]) for key in keys]
+
+
+@pytest.mark.parametrize("offsets", [(0, 0, 0, 0, 0), (1, 1, 1, 1, 1), (3, 3, 3, 3, 3), (0, 1, 2, 3, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
+def test_update_has_the_bits_of_the_cpu(
+    device: torch.device, name: str, options: dict[str, Any], dtype: torch.dtype, offsets: tuple[int, ...]
+) -> None:
+    """Aligned streams, streams that are misaligned alike, and streams that each begin somewhere else."""
+    generator = torch.Generator().manual_seed(hash((name, offsets)) % 2**31)
+    states = len(_core.optimizers()[name]["state_names"])
+    start = [[awkward(n, dtype, generator) for _ in range(2 + states)] for n in SIZES]
+    for parts in start:
+        for state in parts[3:]:
+            state.abs_()  # second moments are squares
+    here = [[placed(t, 0, torch.device("cpu")) for t in parts] for parts in start]
+    there = [[placed(t, o, device) for t, o in zip(parts, offsets, strict=False)] for parts in start]
+    hyper = hyper_of(name, options)
+    for step in (1.0, 2.0, 1000.0):
+        _testing.step_cpu(name, hyper, 0.01, step, 0.3, [as_tensor(t) for t in here], 1)
+        _testing.step_cuda(name, hyper, 0.01, step, 0.3, [as_tensor(t) for t in there], 0, 0)
+        for a, b, n in zip(here, there, SIZES, strict=True):
+            for place, (x, y) in enumerate(zip(a, b, strict=True)):
+                assert same_bits(x, y), f"size {n}, step {step}, tensor {place}"
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_norm_has_the_bits_of_the_cpu(device: torch.device, dtype: torch.dtype, offset: int) -> None:
+    """Σ g² in float64, added in the order that step_control.hpp defines, whatever the alignment."""
+    generator = torch.Generator().manual_seed(offset)
+    grads = [torch.randn(n, generator=generator, dtype=torch.float64).to(dtype) * 10.0 ** (n % 7 - 3) for n in SIZES]
+    params = [torch.nn.Parameter(torch.zeros(n, dtype=dtype, device=device)) for n in SIZES]
+    for p, g in zip(params, grads, strict=True):
+        p.grad = placed(g, offset, device)
+    opt = tw.optim.SGD(params, lr=0.0, max_grad_norm=1.0)
+    opt.step()
+    squares = _testing.grad_squares_cpu([(0, g.data_ptr(), [], g.numel(), dtype == torch.float64) for g in grads], 1)
+    assert opt.grad_norm is not None
+    assert float(opt.grad_norm) == math.sqrt(squares)
+    exact = math.sqrt(math.fsum(float(v) ** 2 for g in grads for v in g))
+    assert float(opt.grad_norm) == pytest.approx(exact, rel=1e-13)
+
+
+def test_norm_of_more_chunks_than_lanes(device: torch.device) -> None:
+    """Above 1,024 chunks the sums of chunks share lanes too."""
+    sizes = [10] * 1500 + [8192 * 3 + 1]
+    generator = torch.Generator().manual_seed(0)
+    grads = [torch.randn(n, generator=generator) for n in sizes]
+    params = [torch.nn.Parameter(torch.zeros(n, device=device)) for n in sizes]
+    for p, g in zip(params, grads, strict=True):
+        p.grad = g.to(device)
+    opt = tw.optim.SGD(params, lr=0.0, max_grad_norm=1.0)
+    opt.step()
+    assert opt.grad_norm is not None
+    squares = _testing.grad_squares_cpu([(0, g.data_ptr(), [], g.numel(), False) for g in grads], 1)
+    assert float(opt.grad_norm) == math.sqrt(squares)
