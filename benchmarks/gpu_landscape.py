@@ -121,11 +121,12 @@ def landscape(
 
     more: dict[str, Any] = {"samples": samples, "points": len(coords), "batch": best, "precision": name}
     peers = {LOOP: Side(lambda: loop(best), len(short))}
-    figures: Callable[[float], dict[str, float]] = lambda seconds: {  # noqa: E731
-        "points_per_second": 1 / seconds,
-        "projected_minutes": GRID * seconds / 60,
-    }
-    return Contest(Side(ours, len(coords)), peers, check, more=more, figures=figures)
+    return Contest(Side(ours, len(coords)), peers, check, more=more, figures=rates)
+
+
+def rates(seconds: float) -> dict[str, float]:
+    """What seconds per point mean for a whole plane."""
+    return {"points_per_second": 1 / seconds, "projected_minutes": GRID * seconds / 60}
 
 
 def rows(quick: bool) -> Iterator[Row]:

@@ -104,10 +104,8 @@ def captured_training(session: Session) -> Contest:
     if session.cuda:
         step = need("thalweg.graphs", "capture_step")(models[0], loss_fn, optimizer, (x, y))
         ours = lambda: step((x, y))  # noqa: E731
-        optimizer.sync()  # a capture may leave its warm-up steps behind
     else:
         ours = training_step(models[0], optimizer, x, y)
-    done = optimizer.schedule_step
     peers, absent = build_peers(
         {
             EAGER: lambda: torch_eager(models[1], x, y, total),
@@ -116,7 +114,7 @@ def captured_training(session: Session) -> Contest:
     )
 
     def check() -> None:
-        for _ in range(STEPS + WARM_UP - done):
+        for _ in range(STEPS + WARM_UP):
             loss = ours()
         for name, side in peers.items():
             for _ in range(STEPS + (0 if name == GRAPH else WARM_UP)):
@@ -158,11 +156,14 @@ def torch_eager(model: nn.Module, x: Tensor, y: Tensor, total: int) -> Side:
 def torch_graph(session: Session, model: nn.Module, x: Tensor, y: Tensor, total: int) -> Side:
     lr = torch.tensor(LR, device=session.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, fused=True, **capturable(session))
-    step, scheduler = training_step(model, optimizer, x, y), one_cycle(optimizer, total)
+    places = x.clone(), y.clone()  # what the graph reads; a batch is copied there, as ours does
+    step, scheduler = training_step(model, optimizer, *places), one_cycle(optimizer, total)
     loss = torch.zeros((), device=session.device)
     replay = session.graph(lambda: loss.copy_(step()), scheduler.step, WARM_UP)
 
     def run() -> Tensor:
+        for place, value in zip(places, (x, y), strict=True):
+            place.copy_(value)
         replay()
         return loss
 

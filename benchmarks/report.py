@@ -87,7 +87,7 @@ def gpu_conditions(file: str, c: dict[str, Any]) -> str:
         f"Python {c['python']}; {c['host']}, {c['cores']} cores, {c['busy_share_before']:.0%} busy before; "
         f"{', '.join(asked) or 'clocks and power not known'}; measured {c['date']} at commit {c['commit']} "
         f"([JSON](benchmarks/results/{file})). Medians, ours and the peers by turns in one process; times on the device, the "
-        "host's in brackets; a ratio above 1 means that thalweg is faster. Absolute targets are meant for an H200."
+        "host's in brackets; launches are kernels of one call; a ratio above 1 means that thalweg is faster. Absolute targets are meant for an H200."
     )
 
 
@@ -105,21 +105,13 @@ def gpu_table(data: dict[str, Any]) -> str:
             continue
         extra = f", {row['bandwidth_share']:.0%} of copy bandwidth" if "bandwidth_share" in row else ""
         if "points_per_second" in row:
-            extra = f", {row['points_per_second']:,.3g} points/s, 51 x 51 in {row['projected_minutes']:.2g} min"
-        peer = (
-            [row["peer"], gpu_time(row, "peer"), str(row["peer_launches"]), bold_ratio(row)]
-            if "peer" in row
-            else ["–"] * 4
-        )
-        cells = [
-            row["row"],
-            row["case"],
-            gpu_time(row, "ours") + extra,
-            str(row["ours_launches"]),
-            *peer,
-            verdicts(row),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+            plane = duration(row["projected_minutes"] * 60e6)
+            extra = f", {row['points_per_second']:,.0f} points/s, 51 × 51 in {plane}"
+        ours = [row["row"], row["case"], gpu_time(row, "ours") + extra, str(row["ours_launches"])]
+        peer = ["–"] * 4  # where nobody else has it
+        if "peer" in row:
+            peer = [row["peer"], gpu_time(row, "peer"), str(row["peer_launches"]), bold_ratio(row)]
+        lines.append(f"| {' | '.join([*ours, *peer, verdicts(row)])} |")
     return "\n".join(lines) + ("\n\nNot measured:\n\n" + "\n".join(missing) if missing else "")
 
 

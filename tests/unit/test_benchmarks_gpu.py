@@ -26,7 +26,7 @@ finally:
 
 ROWS = gpu.all_rows(quick=True)
 # What other versions and machines may lack; all else has to be there.
-MAY_BE_ABSENT = ("ema_decay", "thalweg.amp.GradScaler", "apex", "transformer_engine", "bitsandbytes")
+MAY_BE_ABSENT = ("ema_decay", "apex", "transformer_engine", "bitsandbytes")
 
 
 @pytest.mark.slow
