@@ -61,6 +61,15 @@ def separate_passes(session: Session, params: list[nn.Parameter], averages: list
     return run
 
 
+def averages_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The averages that a thalweg optimizer keeps: the one state of every parameter that is named after them."""
+    states = [optimizer.state[p] for group in optimizer.param_groups for p in group["params"]]
+    names = {name for state in states for name in state if "ema" in name}
+    assert len(names) == 1, f"expected one state with 'ema' in its name, got {sorted(names)} of {sorted(states[0])}"
+    (name,) = names
+    return [state[name] for state in states]
+
+
 def amp(session: Session, scaler_module: str, average: bool) -> Contest:
     """A scaler, clipping, AdamW and, if asked, an average of the weights, against torch's separate passes."""
     sizes = session.sizes(GPT2)
@@ -80,6 +89,8 @@ def amp(session: Session, scaler_module: str, average: bool) -> Contest:
             for _ in range(STEPS):
                 side.run()
             same(mine, theirs)
+        if average:
+            same(averages_of(ours), averages)
 
     moved = bytes_per_step(ours) + 4 * sum(sizes)  # the norm reads the gradients once more
     return Contest(Side(run), peers, check, moved, absent, {"elements": sum(sizes)})
