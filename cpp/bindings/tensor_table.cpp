@@ -83,18 +83,23 @@ int TensorTable::step(const py::list& groups, const py::dict& state, const py::l
     rebuild(groups);
     collect_gradients(groups);
   }
-  Pass pass = gather(outer_state_same(state));
-  if (pass == Pass::kStatesChanged) {
-    look_up_states(state);
-    pass = gather(true);
-  }
-  require_internal(pass == Pass::kDone, "the optimizer's state changes while it is read");
-  read_controls(controlled);
-  if (!update_host(num_threads, control_)) {
+  try {
+    Pass pass = gather(outer_state_same(state));
+    if (pass == Pass::kStatesChanged) {
+      look_up_states(state);
+      pass = gather(true);
+    }
+    require_internal(pass == Pass::kDone, "the optimizer's state changes while it is read");
+    read_controls(controlled);
+    if (!update_host(num_threads, control_)) {
+      forget_new_states();
+      return kSkipped;
+    }
+    update_devices();
+  } catch (...) {  // a tensor that cannot be stepped, a missing device, no memory there: as if nothing had been asked
     forget_new_states();
-    return kSkipped;
+    throw;
   }
-  update_devices();
   if (!capturing_) write_next_rates(groups, schedule_step + 1);
   finish();
   return capturing_ ? kCaptured : kDone;

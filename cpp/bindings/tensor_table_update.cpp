@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "python_access.hpp"
 #include "tensor_table.hpp"
@@ -81,8 +82,8 @@ bool TensorTable::update_host(int num_threads, const StepControl& control) {
 
 void TensorTable::forget_new_states() {
   py::list params;
-  for (const std::size_t n : active_)
-    if (hot_[n].first != 0) params.append(owned_[n].param);
+  for (std::size_t n = 0; n < hot_.size(); ++n)
+    if (std::exchange(hot_[n].first, std::int16_t{0}) != 0) params.append(owned_[n].param);
   if (!params.empty()) owner().attr("_forget_states")(params);
   grads_.clear();
 }

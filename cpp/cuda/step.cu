@@ -4,6 +4,7 @@
 // captured step gets a table of its own, filled at once on a private stream and never written or freed again: the graph
 // may be replayed at any time.
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "runtime.cuh"
@@ -27,18 +28,21 @@ struct CudaStep::Impl {
     cuda::launch_update(optimizer, table, stream);
   }
 
+  // Whatever fails leaves an image that fits nothing: the next step begins anew.
   void renew_table(const CudaStepItem* items, std::size_t count, const StepGroup* groups, std::size_t group_count,
                    void* stream) {
-    const cuda::StepLayout& layout = image.layout();
-    if (!image.fits(items, count, groups, group_count)) {
-      image.build(items, count, groups, group_count);
+    cuda::StepImage known = std::exchange(image, {});
+    const cuda::StepLayout& layout = known.layout();
+    if (!known.fits(items, count, groups, group_count)) {
+      known.build(items, count, groups, group_count);
       buffer.reserve(layout.bytes);
-      ring.copy(buffer.data(), image.data(), layout.uploaded, stream);
-      return;
+      ring.copy(buffer.data(), known.data(), layout.uploaded, stream);
+    } else {
+      if (known.renew_groups(groups, group_count)) ring.copy(buffer.data(), known.data(), layout.plans, stream);
+      if (known.renew_grads(items, count))
+        ring.copy(buffer.data() + layout.grads, known.data() + layout.grads, layout.uploaded - layout.grads, stream);
     }
-    if (image.renew_groups(groups, group_count)) ring.copy(buffer.data(), image.data(), layout.plans, stream);
-    if (image.renew_grads(items, count))
-      ring.copy(buffer.data() + layout.grads, image.data() + layout.grads, layout.uploaded - layout.grads, stream);
+    image = std::move(known);
   }
 };
 

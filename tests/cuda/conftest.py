@@ -61,3 +61,13 @@ def _capture() -> Iterator[Any]:
 def capture() -> Callable[[], AbstractContextManager[Any]]:
     """`with capture() as graph: ...` records the kernels of thalweg (and of torch, on a GPU); `graph.replay()`."""
     return _capture
+
+
+@pytest.fixture
+def failures() -> Iterator[Callable[[int, int], None]]:
+    """`failures(devices, allocations)`: the emulated driver has so many devices and fails after so many allocations."""
+    if not EMULATED:
+        pytest.skip("a GPU cannot be asked to fail")
+    library = ctypes.CDLL(_core.__file__)
+    yield library.thalweg_emulated_failures
+    library.thalweg_emulated_failures(1, -1)

@@ -484,3 +484,59 @@ def test_range_test_drives_the_rates_and_gives_the_clock_back(device: torch.devi
     assert equal(before, tensors(opt))
     assert opt.sync() == 1
     assert opt.param_groups[0]["lr"] == SCHEDULE(1)
+
+
+def test_a_driver_too_old_or_no_device_is_one_error_and_nothing_happens(device: torch.device, failures: Any) -> None:
+    values = params(device)
+    opt = tw.optim.AdamW(values, lr=SCHEDULE)
+    give(values, 0)
+    before = copies(opt)
+    failures(0, -1)
+    with pytest.raises(
+        tw.CudaError, match=r"no usable CUDA device \(CUDA driver version is insufficient.*Update the driver"
+    ):
+        opt.step()
+    assert equal(before, tensors(opt))
+    assert not opt.state
+    assert opt.schedule_step == 0
+    failures(1, -1)
+    opt.step()
+    assert opt.sync() == 1
+
+
+@pytest.mark.parametrize("steps_before", [0, 2])
+def test_no_memory_for_the_table_is_one_error_and_nothing_happens(
+    device: torch.device, failures: Any, steps_before: int
+) -> None:
+    values, reference = params(device), params(device)
+    opt, other = tw.optim.AdamW(values, lr=SCHEDULE), tw.optim.AdamW(reference, lr=SCHEDULE)
+    for k in range(steps_before):
+        for v, o in ((values, opt), (reference, other)):
+            give(v, k)
+            o.step()
+    more = [nn.Parameter(torch.ones(30_000, device=device)) for _ in range(50)]  # the table has to grow
+    twin = twins(more)
+    opt.add_param_group({"params": more})
+    other.add_param_group({"params": twin})
+    for v in (values + more, reference + twin):
+        give(v, 9)
+    before = copies(opt)
+    failures(1, 0)
+    with pytest.raises(tw.CudaError, match="allocating device memory failed: out of memory"):
+        opt.step()
+    assert equal(before, tensors(opt))
+    assert opt.schedule_step == steps_before
+    failures(1, -1)
+    for o in (opt, other):
+        o.step()
+    assert equal(tensors(opt), tensors(other))
+
+
+def test_other_devices_are_refused_by_name() -> None:
+    p = nn.Parameter(torch.zeros(3, device="meta"))
+    p.grad = torch.ones(3, device="meta")
+    opt = tw.optim.SGD([("encoder.weight", p)], lr=0.1)
+    with pytest.raises(
+        RuntimeError, match=r"'encoder.weight'\) is on meta; thalweg steps parameters on the CPU and on NVIDIA"
+    ):
+        opt.step()

@@ -81,6 +81,10 @@ std::vector<std::vector<std::function<void()>>> graphs;
 std::set<void*> device_memory;
 cudaStream_t capture_stream = nullptr;
 
+// ---- what the tests ask to fail
+int devices = 1;
+int allocations_left = -1;  // until one fails; negative: none does
+
 bool refuses(cudaStream_t stream) { return capturing && !relaxed && stream == capture_stream; }
 
 cudaError_t run(cudaStream_t stream, std::function<void()> work) {
@@ -112,18 +116,23 @@ cudaError_t emulation::launch(const cudaLaunchConfig_t& config, std::function<vo
 }
 
 const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaSuccess                 ? "no error"
-         : error == cudaErrorMemoryAllocation ? "out of memory"
-                                              : "operation not permitted when stream is capturing";
+  return error == cudaSuccess                   ? "no error"
+         : error == cudaErrorInsufficientDriver ? "CUDA driver version is insufficient for CUDA runtime version"
+         : error == cudaErrorMemoryAllocation   ? "out of memory"
+                                                : "operation not permitted when stream is capturing";
 }
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 1, cudaSuccess; }
 cudaError_t cudaDriverGetVersion(int* version) { return *version = 1, cudaSuccess; }
-cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = devices;
+  return devices > 0 ? cudaSuccess : cudaErrorInsufficientDriver;
+}
 cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 
 cudaError_t cudaMalloc(void** address, std::size_t bytes) {
+  if (allocations_left >= 0 && allocations_left-- == 0) return cudaErrorMemoryAllocation;
   if (refuses(capture_stream)) return cudaErrorStreamCaptureUnsupported;
   const std::lock_guard<std::recursive_mutex> lock(device_mutex);
   *address = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
@@ -190,6 +199,10 @@ __attribute__((visibility("default"))) void thalweg_emulated_capture_begin() {
 __attribute__((visibility("default"))) int thalweg_emulated_capture_end() {
   capturing = false;
   return static_cast<int>(graphs.size()) - 1;
+}
+__attribute__((visibility("default"))) void thalweg_emulated_failures(int device_count, int allocations) {
+  devices = device_count;
+  allocations_left = allocations;
 }
 __attribute__((visibility("default"))) int thalweg_emulated_replay(int graph) {
   const std::lock_guard<std::recursive_mutex> lock(device_mutex);
