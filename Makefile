@@ -1,6 +1,6 @@
 # Two commands do everything in a private .venv: `make demo` and `make test`.
 # They need Python >= 3.10 with venv, a C++17 compiler and make; nvcc is used when it is on PATH.
-.PHONY: help demo test emulated-test check lint format types bench report asan clean
+.PHONY: help demo test emulated-test gpu gpu-sanitize kernel-usage check lint format types bench report asan clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -16,6 +16,9 @@ help:
 	@echo "make check   lint, formatting and types"
 	@echo "make bench   benchmarks into benchmarks/results/, then the README's tables"
 	@echo "make asan    the Python tests under AddressSanitizer and UBSan"
+	@echo "make emulated-test   the CUDA side on the host, without a GPU"
+	@echo "make gpu     on a machine with a GPU: build, test and measure in the current Python environment"
+	@echo "make gpu-sanitize    after it: some of the tests under compute-sanitizer"
 
 # The environment is made anew when what goes into it changes: requirements, build files, C++ sources.
 SOURCES := $(shell find cpp -type f) CMakeLists.txt pyproject.toml constraints.txt
@@ -37,7 +40,21 @@ emulated-test: $(VENV)/installed
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cmake --preset emulated -DPython_EXECUTABLE=$(CURDIR)/$(RUN) \
 	  -Dpybind11_DIR="$$($(RUN) -m pybind11 --cmakedir)"
 	cmake --build --preset emulated --parallel 2
-	THALWEG_TEST_MODULES=$(CURDIR)/build/emulated $(RUN) -m pytest tests/cuda -q
+	THALWEG_TEST_MODULES=$(CURDIR)/build/emulated $(RUN) -m pytest tests/cuda tests/unit/test_benchmarks_gpu.py -q
+
+# No .venv and no network: the machines that have GPUs bring their own torch. GPU_OPTIONS go to benchmarks/gpu.py
+# (--quick); with OUT in the environment, results and the tests' log are copied there.
+gpu:
+	$(PYTHON) benchmarks/run_gpu.py $(GPU_OPTIONS)
+
+gpu-sanitize:
+	$(PYTHON) benchmarks/run_gpu.py sanitize
+
+# Registers, shared memory, stack and spills of every kernel; needs nvcc, no GPU.
+kernel-usage: $(VENV)/installed
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cmake --preset cuda -DTHALWEG_INPLACE=OFF -DPython_EXECUTABLE=$(CURDIR)/$(RUN) \
+	  -Dpybind11_DIR="$$($(RUN) -m pybind11 --cmakedir)"
+	$(RUN) benchmarks/kernel_usage.py build/cuda
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .

@@ -20,14 +20,24 @@ def duration(microseconds: float) -> str:
     return f"{microseconds:.3g} µs"
 
 
+def results_with(condition: str) -> list[tuple[Path, dict[str, Any]]]:
+    """The committed results that have this condition."""
+    read = [(path, json.loads(path.read_text())) for path in sorted(RESULTS.glob("*.json"))]
+    return [(path, data) for path, data in read if condition in data["conditions"]]
+
+
+def bold_ratio(row: dict[str, Any]) -> str:
+    """The ratio with its quartiles, bold where thalweg is not slower."""
+    ratio = f"**{row['ratio']:.2f}**" if row["ratio"] >= 1 else f"{row['ratio']:.2f}"
+    low, high = row["ratio_quartiles"]
+    return f"{ratio} ({low:.2f}–{high:.2f})"
+
+
 def cpu_tables() -> str:
     """One table per machine."""
     parts = []
-    for path in sorted(RESULTS.glob("*.json")):
-        data: dict[str, Any] = json.loads(path.read_text())
+    for path, data in results_with("cpu"):
         c = data["conditions"]
-        if "cpu" not in c:
-            continue
         parts.append(
             f"{c['cpu']}, {c['cores']} cores, {c['isa']}; torch {c['torch']}, Python {c['python']}; measured {c['date']} at "
             f"commit {c['commit']} with the cores {c['busy_share_before']:.0%} busy before "
@@ -42,20 +52,83 @@ def cpu_tables() -> str:
             extra = f" ({row['bandwidth_share']:.0%} of copy bandwidth)" if "bandwidth_share" in row else ""
             if "points_per_second" in row:
                 extra = f" ({row['points_per_second']:.3g} points/s)"
-            ratio = f"**{row['ratio']:.2f}**" if row["ratio"] >= 1 else f"{row['ratio']:.2f}"
-            low, high = row["ratio_quartiles"]
             lines.append(
                 f"| {row['row']} | {row['case']} | {row['threads']} | {duration(row['ours_us'])}{extra} | {row['peer']} "
-                f"| {duration(row['peer_us'])} | {ratio} ({low:.2f}–{high:.2f}) |"
+                f"| {duration(row['peer_us'])} | {bold_ratio(row)} |"
             )
         parts.append("\n".join(lines))
     return "\n".join(parts) if parts else "not yet measured"
 
 
+SIGNS = {">=": "≥", "<=": "≤"}
+
+
 def gpu_tables() -> str:
-    """GPU results, or the plain statement that there are none."""
-    found = [p for p in RESULTS.glob("*.json") if "gpu" in json.loads(p.read_text())["conditions"]]
-    return "\n".join(f"See {p.name}." for p in found) if found else "Not yet measured on a GPU."
+    """One part per GPU, or the plain statement that there is none."""
+    parts = [
+        gpu_conditions(path.name, data["conditions"]) + "\n\n" + gpu_table(data) for path, data in results_with("gpu")
+    ]
+    return "\n\n".join(parts) if parts else "Not yet measured on a GPU."
+
+
+def gpu_state() -> str:
+    """Where the CUDA side has run so far."""
+    names = [data["conditions"]["gpu"] for _, data in results_with("gpu")]
+    where = f"have run on {', '.join(names)}" if names else "have not yet run on a GPU"
+    return f"The kernels are compiled by nvcc, tested in an emulated CUDA runtime (`make emulated-test`), and {where}."
+
+
+def gpu_conditions(file: str, c: dict[str, Any]) -> str:
+    """What a reader needs to judge the table below it."""
+    asked = [f"{key} {value}" for key, value in c["nvidia_smi"].items() if key.startswith(("clocks", "power"))]
+    return (
+        f"{c['gpu']} ({c['gpus']} in the machine, {c['memory_gib']} GiB), driver {c['nvidia_smi'].get('driver_version', 'unknown')} "
+        f"for CUDA {c['cuda_of_driver']}, built with CUDA {c['cuda_of_build']}; torch {c['torch']} with CUDA {c['cuda_of_torch']}, "
+        f"Python {c['python']}; {c['host']}, {c['cores']} cores, {c['busy_share_before']:.0%} busy before; "
+        f"{', '.join(asked) or 'clocks and power not known'}; measured {c['date']} at commit {c['commit']} "
+        f"([JSON](benchmarks/results/{file})). Medians, ours and the peers by turns in one process; times on the device, the "
+        "host's in brackets; launches are kernels of one call; a ratio above 1 means that thalweg is faster. Absolute targets are meant for an H200."
+    )
+
+
+def gpu_table(data: dict[str, Any]) -> str:
+    """The rows of one GPU with their targets, then what was not measured and why."""
+    lines = [
+        "| what | case | thalweg | launches | peer | peer's time | launches | ratio | target |",
+        "|---|---|---:|---:|---|---:|---:|---:|---|",
+    ]
+    missing = []
+    for row in data["rows"]:
+        if row["status"] != "measured":
+            peer = f" against {row['peer']}" if "peer" in row else ""
+            missing.append(f"- {row['row']}, {row['case']}{peer}: {row['status']} ({row.get('reason', 'time was up')})")
+            continue
+        extra = f", {row['bandwidth_share']:.0%} of copy bandwidth" if "bandwidth_share" in row else ""
+        if "points_per_second" in row:
+            plane = duration(row["projected_minutes"] * 60e6)
+            extra = f", {row['points_per_second']:,.0f} points/s, 51 × 51 in {plane}"
+        ours = [row["row"], row["case"], gpu_time(row, "ours") + extra, str(row["ours_launches"])]
+        peer = ["–"] * 4  # where nobody else has it
+        if "peer" in row:
+            peer = [row["peer"], gpu_time(row, "peer"), str(row["peer_launches"]), bold_ratio(row)]
+        lines.append(f"| {' | '.join([*ours, *peer, verdicts(row)])} |")
+    return "\n".join(lines) + ("\n\nNot measured:\n\n" + "\n".join(missing) if missing else "")
+
+
+def gpu_time(row: dict[str, Any], who: str) -> str:
+    """Time on the device, and the host's per call where a call has one."""
+    host = row[f"{who}_host_us"]
+    return duration(row[f"{who}_us"]) + ("" if host is None else f" ({duration(host)})")
+
+
+def verdicts(row: dict[str, Any]) -> str:
+    """Each target of this row: met or missed, and what it was."""
+    parts = []
+    for target in row["targets"]:
+        words = target["figure"].removeprefix("ours_").replace("us", "µs").replace("_", " ")
+        met = "met" if target["met"] else f"**missed** ({target['value']:.3g})"
+        parts.append(f"{words} {SIGNS[target['sign']]} {target['bound']:g}: {met}")
+    return "; ".join(parts) or "–"
 
 
 def optimizer_table() -> str:
@@ -74,7 +147,7 @@ def optimizer_table() -> str:
     return "\n".join(lines)
 
 
-SECTIONS = {"cpu": cpu_tables, "gpu": gpu_tables, "optimizers": optimizer_table}
+SECTIONS = {"cpu": cpu_tables, "gpu": gpu_tables, "gpu-state": gpu_state, "optimizers": optimizer_table}
 
 
 def render(text: str) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,11 +47,23 @@ def busy_share(seconds: float = 2.0) -> float:
     return 1 - (idle1 - idle0) / max(total1 - total0, 1)
 
 
+def commit() -> str:
+    """The commit that is measured: THALWEG_COMMIT where it is set, else what git says, or "unknown"."""
+    if given := os.environ.get("THALWEG_COMMIT"):
+        return given
+    if shutil.which("git") is None:
+        return "unknown"
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def result_file(machine: str) -> Path:
+    """Where the results of a machine of this name stand."""
+    return RESULTS / (re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-") + ".json")
+
+
 def conditions() -> dict[str, object]:
     """Everything a reader needs to judge the numbers."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
@@ -61,7 +74,7 @@ def conditions() -> dict[str, object]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "thalweg": tw.__version__,
-        "commit": commit,
+        "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -85,8 +98,7 @@ def main() -> int:
         if status:
             return status
         rows = [entry["extra_info"] for entry in json.loads(raw.read_text())["benchmarks"] if entry["extra_info"]]
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{facts['cpu']} {facts['cores']} cores".lower()).strip("-")
-    target = RESULTS / f"{slug}.json"
+    target = result_file(f"{facts['cpu']} {facts['cores']} cores")
     target.write_text(json.dumps({"conditions": facts, "rows": rows}, indent=1) + "\n")
     print(f"wrote {target.relative_to(ROOT)}: {len(rows)} rows")
     return 0

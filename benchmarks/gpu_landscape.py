@@ -1,0 +1,145 @@
+"""GPU rows of the landscape: points per second of an MLP and of ResNet-56 against a good loop on the same device."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+import thalweg as tw
+from bench_landscape import mlp
+from gpu_measure import Session
+from gpu_nets import resnet56, settle_batchnorm
+from gpu_rows import Contest, Row, Side
+from gpu_targets import LOOP
+
+Array = npt.NDArray[np.float64]
+Vectors = Sequence[Sequence[Tensor]]  # [directions][parameters]
+GRID = 51 * 51  # points of the projected plane
+# The share by which losses may differ from the float64 ones: what the format's own rounding does to a deep network.
+TOLERANCE = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
+
+
+@contextmanager
+def precision(session: Session, name: str) -> Iterator[None]:
+    """Torch's own switches: fp32 without TF32 anywhere, TF32 everywhere, or autocast to bfloat16."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+    with ExitStack() as stack:
+        if name == "bf16":
+            stack.enter_context(torch.autocast(session.device.type, torch.bfloat16))
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def hand_written(model: nn.Module, x: Tensor, y: Tensor, vectors: Vectors, points: Array, batch: int) -> Array:
+    """What a careful person writes for a GPU: all resident, multi-tensor updates, losses kept there until the end."""
+    model.eval()
+    params = [p.detach() for p in model.parameters()]
+    weights = [p.clone() for p in params]
+    losses = torch.zeros(len(points), dtype=torch.float64, device=x.device)
+    with torch.inference_mode():
+        for i, (a, b) in enumerate(points.tolist()):
+            torch._foreach_copy_(params, weights)
+            torch._foreach_add_(params, vectors[0], alpha=a)
+            torch._foreach_add_(params, vectors[1], alpha=b)
+            for xb, yb in zip(x.split(batch), y.split(batch), strict=True):
+                losses[i] += nn.functional.cross_entropy(model(xb), yb) * len(yb)
+        torch._foreach_copy_(params, weights)
+    return losses.cpu().numpy() / len(y)
+
+
+def in_float64(model: nn.Module, x: Tensor, y: Tensor, vectors: Vectors, points: Array) -> Array:
+    """The same losses in float64, from the float32 weights and directions."""
+    wide = [[d.double() for d in vector] for vector in vectors]
+    return hand_written(copy.deepcopy(model).double(), x.double(), y, wide, points, len(y))
+
+
+def fastest_batch(run: Callable[[int], Any], session: Session, sizes: Sequence[int]) -> int:
+    """The batch size at which the loop is fastest, each tried twice; both sides use it."""
+    times = {}
+    for size in sizes:
+        for _ in range(1 if session.dry else 2):  # the first time at a size also chooses algorithms and memory
+            session.synchronize()
+            started = time.perf_counter()
+            run(size)
+            session.synchronize()
+            times[size] = time.perf_counter() - started
+    return min(times, key=times.__getitem__)
+
+
+def landscape(
+    session: Session, build: Callable[[], nn.Module], shape: tuple[int, ...], samples: int, points: int,
+    loop_points: int, batches: Sequence[int], name: str,
+) -> Contest:  # fmt: skip
+    """Points per second in the plane of two filter-normalised directions."""
+    torch.manual_seed(0)
+    samples = session.number(samples, 8)
+    batches = [min(b, samples) for b in batches][: session.number(len(batches), 1)]
+    model = build().to(session.device)
+    x, y = torch.randn(samples, *shape, device=session.device), torch.randint(0, 10, (samples,), device=session.device)
+    settle_batchnorm(model, x[: batches[0]])
+    directions = tw.landscape.random_directions(model, seed=1)
+    vectors = [[d.to(x.device) for d in vector] for vector in directions.vectors]
+    coords = np.random.default_rng(0).uniform(-1, 1, (session.number(points, 2), 2))
+    short = coords[: session.number(loop_points, 2)]
+    switch: Callable[[], AbstractContextManager[None]] = lambda: precision(session, name)  # noqa: E731
+
+    def loop(batch: int, points: Array = short) -> Array:
+        with switch():
+            return hand_written(model, x, y, vectors, points, batch)
+
+    best = fastest_batch(lambda size: loop(size, short[:1]), session, batches)
+    with switch():
+        evaluator = tw.landscape.Evaluator(model, "cross_entropy", (x, y), batch_size=best)
+
+    def ours() -> Any:
+        with switch():
+            return evaluator.points(directions, coords)
+
+    def check() -> None:
+        few = slice(min(best, 1_000))  # of the samples: float64 is slow
+        near = np.concatenate([np.zeros((1, 2)), coords[:1] * 0.1])  # where losses are a network's, not noise
+        with precision(session, "fp32"):
+            expected = in_float64(model, x[few], y[few], vectors, near)
+        with switch():
+            part = tw.landscape.Evaluator(model, "cross_entropy", (x[few], y[few]), batch_size=best)
+            found = part.points(directions, near).values["loss"]
+        np.testing.assert_allclose(found, expected, rtol=TOLERANCE[name])
+        result = ours()  # then everything that is timed, against the loop
+        np.testing.assert_allclose(result.values["loss"][: len(short)], loop(best), rtol=TOLERANCE[name])
+        more["graph"] = str(result.metadata.get("graph", "not said"))
+
+    more: dict[str, Any] = {"samples": samples, "points": len(coords), "batch": best, "precision": name}
+    peers = {LOOP: Side(lambda: loop(best), len(short))}
+    return Contest(Side(ours, len(coords)), peers, check, more=more, figures=rates)
+
+
+def rates(seconds: float) -> dict[str, float]:
+    """What seconds per point mean for a whole plane."""
+    return {"points_per_second": 1 / seconds, "projected_minutes": GRID * seconds / 60}
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """All rows of this file; `quick` times a quarter of ResNet-56's points."""
+    yield Row(
+        "landscape-mlp", "landscape, fp32", "MLP, 10,000 samples",
+        lambda s: landscape(s, mlp, (784,), 10_000, 4_096, 512, (10_000, 5_000, 2_500), "fp32"),
+    )  # fmt: skip
+    timed = 4 if quick else 13  # points of a call; at least 5 calls are timed
+    for name in TOLERANCE:
+        yield Row(
+            f"landscape-resnet56-{name}", f"landscape, {name}", "ResNet-56, 50,000 images",
+            lambda s, n=name: landscape(
+                s, resnet56, (3, 32, 32), 50_000, timed, max(2, timed // 4), (1_000, 2_500, 5_000, 10_000), n
+            ),
+        )  # fmt: skip
