@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,8 @@ def emulated_graphs(monkeypatch: pytest.MonkeyPatch, capture: Capture, ended: li
         made.append(target)
 
     for name, stand_in in (
-        ("CUDAGraph", _FakeGraph), ("graph", graph), ("current_stream", lambda device: None),
+        ("CUDAGraph", _FakeGraph), ("graph", graph), ("set_stream", lambda stream: None),
+        ("current_stream", lambda device: SimpleNamespace(device=torch.device("cpu"))),
         ("graph_pool_handle", lambda: (0, 1)),
     ):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, stand_in)
