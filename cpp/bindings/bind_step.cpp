@@ -25,7 +25,14 @@ void bind_step(py::module_& module) {
       },
       "The registry: name -> hyper_names, state_names, counts_steps.");
   py::class_<TensorTable>(module, "TensorTable", "Addresses of the tensors that one optimizer owns.")
-      .def(py::init<const std::string&, const py::object&>(), py::arg("optimizer"), py::arg("owner"))
+      .def(py::init([](const std::string& optimizer, const py::object& owner, bool master_weights,
+                       bool stochastic_rounding, bool zero_grad, double ema_decay, std::int32_t state_dtype) {
+             const TableOptions options{master_weights, stochastic_rounding, zero_grad, ema_decay, state_dtype};
+             return std::make_unique<TensorTable>(optimizer, owner, options);
+           }),
+           py::arg("optimizer"), py::arg("owner"), py::arg("master_weights") = false,
+           py::arg("stochastic_rounding") = false, py::arg("zero_grad") = false, py::arg("ema_decay") = -1.0,
+           py::arg("state_dtype") = -1)
       .def("step", &TensorTable::step, py::arg("groups"), py::arg("state"), py::arg("plans"), py::arg("schedule_step"),
            py::arg("num_threads"), py::arg("controlled") = false,
            "One step over all groups: 0 done, 1 skipped by the host, 2 captured into a CUDA graph.")

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "thalweg/philox.hpp"
 #include "thalweg/schedule.hpp"
 #include "thalweg/step.hpp"
+#include "thalweg/step_elements.hpp"
 
 namespace py = pybind11;
 
@@ -19,48 +21,86 @@ namespace {
 
 using namespace thalweg;
 
-// One tensor: addresses of parameter, gradient and states, elements, whether float64.
-using Tensor = std::tuple<std::uintptr_t, std::uintptr_t, std::vector<std::uintptr_t>, std::int64_t, bool>;
-
 struct Step {
   int optimizer = 0;
   StepScalars scalars;
+  StepVerdict verdict;
   std::vector<StepItem> items;
 };
 
-Step step_of(const std::string& name, const std::vector<double>& hyper, double lr, double step, double grad_scale,
-             const std::vector<Tensor>& tensors) {
+void* address(const py::dict& from, const char* key) {
+  return from.contains(key) ? reinterpret_cast<void*>(from[key].cast<std::uintptr_t>()) : nullptr;
+}
+
+DType dtype_in(const py::dict& from, const char* key, DType otherwise) {
+  if (!from.contains(key)) return otherwise;
+  for (int i = 0; i < kNumDTypes; ++i)
+    if (from[key].cast<std::string>() == name_of(static_cast<DType>(i))) return static_cast<DType>(i);
+  throw py::value_error("no such dtype");
+}
+
+// tensor: numel and the members of StepItem that are not as by default, addresses as integers, types by name.
+StepItem item_of(const py::dict& tensor) {
+  StepItem item;
+  item.param = address(tensor, "param");
+  item.grad = address(tensor, "grad");
+  item.master = address(tensor, "master");
+  item.ema = address(tensor, "ema");
+  item.numel = tensor["numel"].cast<std::int64_t>();
+  if (tensor.contains("states")) {
+    const auto states = tensor["states"].cast<std::vector<std::uintptr_t>>();
+    for (std::size_t i = 0; i < states.size(); ++i) item.states[i] = reinterpret_cast<void*>(states[i]);
+  }
+  item.dtype = dtype_in(tensor, "dtype", DType::kFloat32);
+  item.grad_dtype = dtype_in(tensor, "grad_dtype", item.dtype);
+  item.state_dtype = dtype_in(tensor, "state_dtype", item.dtype);
+  item.ema_dtype = dtype_in(tensor, "ema_dtype", item.dtype);
+  item.zero_grad = tensor.contains("zero_grad");
+  item.stochastic = tensor.contains("stochastic");
+  item.place = tensor.contains("place") ? tensor["place"].cast<std::uint32_t>() : 0;
+  return item;
+}
+
+// options: lr, step, and the members of StepVerdict and the average's decay that are not as by default.
+Step step_of(const std::string& name, const std::vector<double>& hyper, const py::dict& options,
+             const std::vector<py::dict>& tensors) {
+  const auto number = [&options](const char* key, double otherwise) {
+    return options.contains(key) ? options[key].cast<double>() : otherwise;
+  };
   Step out;
   out.optimizer = optimizer_index(name);
-  prepare(out.optimizer, hyper.data(), lr, step, &out.scalars);
-  out.scalars.grad_scale = grad_scale;
-  for (const auto& [param, grad, states, numel, wide] : tensors) {
-    StepItem item{};
-    item.param = reinterpret_cast<void*>(param);
-    item.grad = reinterpret_cast<const void*>(grad);
-    for (std::size_t i = 0; i < states.size(); ++i) item.states[i] = reinterpret_cast<void*>(states[i]);
-    item.numel = numel;
-    item.variant = static_cast<std::int16_t>(variant_of(out.optimizer, hyper.data()));
-    item.dtype = wide ? DType::kFloat64 : DType::kFloat32;
-    out.items.push_back(item);
+  const double step = number("step", 1);
+  prepare(out.optimizer, hyper.data(), number("lr", 0), step, &out.scalars);
+  const AverageWeights average = average_weights(number("ema_decay", 0), step == 1);
+  out.scalars.ema_keep = average.keep;
+  out.scalars.ema_take = average.take;
+  out.verdict.grad_scale = number("grad_scale", 1);
+  out.verdict.grad_limit = number("grad_limit", INFINITY);
+  out.verdict.seed = static_cast<std::uint64_t>(number("seed", 0));
+  out.verdict.step = static_cast<std::int64_t>(step) - 1;
+  for (const py::dict& tensor : tensors) {
+    out.items.push_back(item_of(tensor));
+    out.items.back().variant = static_cast<std::int16_t>(variant_of(out.optimizer, hyper.data()));
   }
   return out;
 }
 
 void bind_steps(py::module_& module) {
-  module.def("step_cpu", [](const std::string& name, const std::vector<double>& hyper, double lr, double step,
-                            double grad_scale, const std::vector<Tensor>& tensors, int num_threads) {
-    const Step s = step_of(name, hyper, lr, step, grad_scale, tensors);
-    step_cpu(s.optimizer, s.items.data(), s.items.size(), &s.scalars, num_threads);
+  module.def("step_cpu", [](const std::string& name, const std::vector<double>& hyper, const py::dict& options,
+                            const std::vector<py::dict>& tensors, int num_threads) {
+    const Step s = step_of(name, hyper, options, tensors);
+    step_cpu(s.optimizer, s.items.data(), s.items.size(), &s.scalars, s.verdict, num_threads);
   });
-  module.def("step_cuda", [](const std::string& name, const std::vector<double>& hyper, double lr, double step,
-                             double grad_scale, const std::vector<Tensor>& tensors, int device, std::uintptr_t stream) {
-    const Step s = step_of(name, hyper, lr, step, grad_scale, tensors);
-    step_cuda(s.optimizer, device, s.items.data(), s.items.size(), &s.scalars, reinterpret_cast<void*>(stream));
+  module.def("step_cuda", [](const std::string& name, const std::vector<double>& hyper, const py::dict& options,
+                             const std::vector<py::dict>& tensors, int device, std::uintptr_t stream) {
+    const Step s = step_of(name, hyper, options, tensors);
+    step_cuda(s.optimizer, device, s.items.data(), s.items.size(), &s.scalars, s.verdict,
+              reinterpret_cast<void*>(stream));
   });
-  module.def("grad_squares_cpu", [](const std::vector<Tensor>& tensors, int num_threads) {
-    const Step s = step_of("sgd", std::vector<double>(kMaxHyper), 0, 1, 1, tensors);
-    return grad_squares_cpu(s.items.data(), s.items.size(), num_threads);
+  module.def("grad_squares_cpu", [](const std::vector<py::dict>& tensors, int num_threads) {
+    std::vector<StepItem> items;
+    for (const py::dict& tensor : tensors) items.push_back(item_of(tensor));
+    return grad_squares_cpu(items.data(), items.size(), num_threads);
   });
   module.def("values_cuda", [](const py::bytes& plan, std::uintptr_t steps, std::int64_t count, std::uintptr_t out,
                                int device, std::uintptr_t stream) {

@@ -29,8 +29,10 @@ inline PyObject* item_of(PyObject* dict, const pybind11::str& key) {  // borrowe
 
 // Interned names and torch's functions, looked up once and kept for the life of the process.
 struct Names {
+  pybind11::str ema = intern("ema");
   pybind11::str grad = intern("grad");
   pybind11::str lr = intern("lr");
+  pybind11::str master_param = intern("master_param");
   pybind11::str params = intern("params");
   pybind11::str step = intern("step");
   pybind11::module_ torch = pybind11::module_::import("torch");

@@ -5,6 +5,7 @@
 
 #include "python_access.hpp"
 #include "thalweg/error.hpp"
+#include "thalweg/step_elements.hpp"
 
 namespace py = pybind11;
 
@@ -16,8 +17,6 @@ std::pair<std::string, int> key_of(const std::string& hyper) {
   if (hyper.rfind("beta", 0) == 0 && hyper.size() == 5) return {"betas", hyper[4] - '1'};
   return {hyper, -1};
 }
-
-bool is_computed(DType dtype) { return dtype == DType::kFloat32 || dtype == DType::kFloat64; }
 
 // Python below 3.12 numbers every state of every dict; equal numbers mean the same dict with the same values.
 std::uint64_t version_of(PyObject* dict) {
@@ -43,8 +42,11 @@ void prefetch_tensor(PyObject* tensor) {
 
 }  // namespace
 
-TensorTable::TensorTable(const std::string& optimizer, const py::object& owner)
-    : optimizer_(optimizer_index(optimizer)), info_(optimizers()[static_cast<std::size_t>(optimizer_)]), owner_(owner) {
+TensorTable::TensorTable(const std::string& optimizer, const py::object& owner, const TableOptions& options)
+    : optimizer_(optimizer_index(optimizer)),
+      info_(optimizers()[static_cast<std::size_t>(optimizer_)]),
+      options_(options),
+      owner_(owner) {
   for (const std::string& hyper : info_.hyper_names) {
     const auto [key, element] = key_of(hyper);
     hyper_keys_.push_back({intern(key.c_str()), element});
@@ -65,19 +67,11 @@ void TensorTable::refuse(std::size_t n) const {
   throw std::logic_error("thalweg: internal error, please report it: a parameter was refused without a reason");
 }
 
-bool TensorTable::keeps_state(std::size_t n) const {
-  return info_.counts_steps || groups_[static_cast<std::size_t>(hot_[n].group)].states > 0;
-}
-
 int TensorTable::step(const py::list& groups, const py::dict& state, const py::list& plans, std::int64_t schedule_step,
                       int num_threads, bool controlled) {
   groups_.resize(groups.size());
   plans_.clear();
-  for (const py::handle plan : plans) plans_.push_back(py::reinterpret_borrow<py::object>(plan));
-  for (std::size_t i = 0; i < groups_.size(); ++i) {
-    read_group(groups[i], groups_[i]);
-    groups_[i].plan = plans_[i].is_none() ? nullptr : &plans_[i].cast<const Plan&>();
-  }
+  for (std::size_t i = 0; i < groups_.size(); ++i) read_group(groups[i], plans[i], groups_[i]);
   capturing_ = capturing();
   if (!collect_gradients(groups)) {
     rebuild(groups);
@@ -91,7 +85,7 @@ int TensorTable::step(const py::list& groups, const py::dict& state, const py::l
     }
     require_internal(pass == Pass::kDone, "the optimizer's state changes while it is read");
     read_controls(controlled);
-    if (!update_host(num_threads, control_)) {
+    if (!update_host(num_threads, control_, schedule_step)) {
       forget_new_states();
       return kSkipped;
     }
@@ -122,7 +116,13 @@ void TensorTable::rebuild(const py::list& groups) {
   checks_.assign(hot_.size(), Check{});
 }
 
-void TensorTable::read_group(const py::dict& group, Group& out) const {
+void TensorTable::read_group(const py::dict& group, const py::handle& plans, Group& out) {
+  std::fill(std::begin(out.plans), std::end(out.plans), nullptr);
+  for (const py::handle pair : py::reinterpret_borrow<py::list>(plans)) {
+    const auto [index, plan] = pair.cast<std::pair<int, py::object>>();
+    out.plans[index < 0 ? kLrPlan : index] = &plan.cast<const Plan&>();
+    plans_.push_back(plan);
+  }
   PyObject* lr = item_of(group.ptr(), names().lr);
   out.lr_object = nullptr;
   if (!PyFloat_CheckExact(lr) && is_tensor(lr)) {
@@ -141,7 +141,10 @@ void TensorTable::read_group(const py::dict& group, Group& out) const {
       out.hyper[i] = as_double(element.ptr());
     }
   }
-  out.variant = variant_of(optimizer_, out.hyper);
+  // A schedule may pass through zero; the loop body stays that of a hyper-parameter which is used.
+  double used[kMaxHyper];
+  for (int i = 0; i < kMaxHyper; ++i) used[i] = out.plans[i] != nullptr ? 0.5 : out.hyper[i];
+  out.variant = variant_of(optimizer_, used);
   out.states = state_count(optimizer_, out.variant);
 }
 
@@ -219,8 +222,8 @@ TensorTable::Pass TensorTable::gather(bool states_known) {
     } catch (const py::error_already_set&) {  // sparse, meta and other tensors without plain memory
       refuse(n);
     }
-    if (!p.supported || !d.supported || p.ref.dtype != d.ref.dtype || p.ref.device != d.ref.device ||
-        p.ref.numel != d.ref.numel || !is_computed(p.ref.dtype) || (capturing_ && p.ref.device < 0))
+    if (!p.supported || !d.supported || p.ref.device != d.ref.device || p.ref.numel != d.ref.numel ||
+        (capturing_ && p.ref.device < 0))
       refuse(n);
     hot.device = p.ref.device;
     if (same && keeps_state(n))
@@ -245,6 +248,14 @@ void TensorTable::add_item(std::size_t n, const TensorView& param, const TensorV
   item.grad = grad.ref.data;
   item.numel = param.ref.numel;
   item.dtype = param.ref.dtype;
+  item.grad_dtype = grad.ref.dtype;
+  item.state_dtype = state_dtype_for(param.ref.dtype);
+  item.ema_dtype = param.ref.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
+  item.master = hot.master;
+  item.ema = hot.ema;
+  item.place = static_cast<std::uint32_t>(n);
+  item.zero_grad = options_.zero_grad;
+  item.stochastic = options_.stochastic_rounding && param.ref.dtype == DType::kBFloat16 && hot.master == nullptr;
   item.variant = static_cast<std::int16_t>(groups_[static_cast<std::size_t>(hot.group)].variant);
   std::copy(std::begin(hot.states), std::end(hot.states), std::begin(item.states));
   if (!same_layout(param, grad) || !is_dense(param)) {
@@ -272,6 +283,9 @@ std::int32_t TensorTable::scalars_index(std::int32_t group, double step) {
   scalars_of_.push_back(wanted);
   scalars_.emplace_back();
   prepare(optimizer_, options.hyper, options.lr, step, &scalars_.back());
+  const AverageWeights average = average_weights(options_.ema_decay, step == 1);
+  scalars_.back().ema_keep = average.keep;
+  scalars_.back().ema_take = average.take;
   return static_cast<std::int32_t>(scalars_.size() - 1);
 }
 

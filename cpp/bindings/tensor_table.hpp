@@ -21,6 +21,15 @@
 
 namespace thalweg::bindings {
 
+// What an optimizer wants beside its update rule.
+struct TableOptions {
+  bool master_weights = false;       // float32 copies of 16-bit parameters are updated
+  bool stochastic_rounding = false;  // of bfloat16 parameters without them
+  bool zero_grad = false;
+  double ema_decay = -1;          // negative: no moving average
+  std::int32_t state_dtype = -1;  // a DType; -1: float32 beside master weights, otherwise as the parameter
+};
+
 class TensorTable {
  public:
   // `owner`, the optimizer, is asked for what only Python can do (a weak reference is kept):
@@ -33,10 +42,11 @@ class TensorTable {
   //   _count_of(param, first)      its number of steps on the device, where torch's state has no such entry
   //   _control(param)              None, or what StepControl holds, as tensors on its device
   //   _explain(group, index)       raise the error that names the parameter, because the core refuses it
-  TensorTable(const std::string& optimizer, const pybind11::object& owner);
+  TensorTable(const std::string& optimizer, const pybind11::object& owner, const TableOptions& options);
 
-  // One step over all groups. plans: a Plan or None per group; with a Plan, group["lr"] becomes the value of step
-  // schedule_step + 1 afterwards. controlled: whether _control has anything to say.
+  // One step over all groups. plans: per group a list of (index, Plan), the index that of a hyper-parameter or -1 for
+  // lr; what has a Plan becomes the value of step schedule_step + 1 in the group afterwards. controlled: whether
+  // _control has anything to say.
   enum Result { kDone = 0, kSkipped = 1, kCaptured = 2 };
   int step(const pybind11::list& groups, const pybind11::dict& state, const pybind11::list& plans,
            std::int64_t schedule_step, int num_threads, bool controlled);
@@ -45,13 +55,15 @@ class TensorTable {
   bool capturing() const;
 
  private:
-  static constexpr int kMaxKeys = kMaxStates + 1;  // state tensors and `step`
+  static constexpr int kMaxKeys = kMaxStates + 3;  // state tensors, `step`, `master_param`, `ema`
 
   struct Hot {  // what every step reads of one parameter
     PyObject* param = nullptr;
     PyObject* inner = nullptr;  // optimizer.state[param]; null while there is none
     void* seen = nullptr;       // address of the parameter when the states were looked up
     void* states[kMaxStates] = {};
+    void* master = nullptr;
+    void* ema = nullptr;
     void* counter = nullptr;  // torch's 0-d `step`, or what _count_of gave
     std::int32_t group = 0;
     std::int32_t device = -1;  // -1 host, otherwise the CUDA ordinal
@@ -77,7 +89,7 @@ class TensorTable {
     double hyper[kMaxHyper] = {};
     TensorRef lr_tensor;            // where lr is a tensor on a device, which is not read on the host
     PyObject* lr_object = nullptr;  // that tensor
-    const Plan* plan = nullptr;
+    const Plan* plans[kMaxPlans] = {};
   };
   struct Device {  // the step's tensors on one CUDA device
     std::int32_t ordinal = 0;
@@ -96,7 +108,7 @@ class TensorTable {
   enum class Pass { kDone, kStatesChanged };
 
   void rebuild(const pybind11::list& groups);
-  void read_group(const pybind11::dict& group, Group& out) const;
+  void read_group(const pybind11::dict& group, const pybind11::handle& plans, Group& out);
   bool outer_state_same(const pybind11::dict& state) const;
   bool inner_state_same(std::size_t n);
   bool collect_gradients(const pybind11::list& groups);
@@ -107,11 +119,15 @@ class TensorTable {
   bool is_missing(std::size_t n, const pybind11::dict& state) const;
   bool fits(std::size_t n, const TensorView& param);
   std::int32_t scalars_index(std::int32_t group, double step);
-  bool update_host(int num_threads, const StepControl& control);
+  bool update_host(int num_threads, const StepControl& control, std::int64_t schedule_step);
   void forget_new_states();
   void write_next_rates(const pybind11::list& groups, std::int64_t step);
+  void write_next_lr(const pybind11::dict& group, std::size_t g, double value);
   void finish();
   bool keeps_state(std::size_t n) const;
+  bool keeps_master(DType param) const;
+  DType state_dtype_for(DType param) const;
+  void* fitting(std::size_t n, const TensorView& param, const pybind11::str& key, DType dtype) const;
   pybind11::object owner() const;
   [[noreturn]] void refuse(std::size_t n) const;
 
@@ -125,6 +141,7 @@ class TensorTable {
 
   int optimizer_;
   const OptimizerInfo& info_;
+  TableOptions options_;
   pybind11::weakref owner_;
   std::vector<HyperKey> hyper_keys_;
   std::vector<pybind11::str> state_keys_;

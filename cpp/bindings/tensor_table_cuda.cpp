@@ -42,9 +42,10 @@ void TensorTable::add_cuda_item(std::size_t n, const StepItem& item) {
     StepGroup group;
     std::copy(std::begin(options.hyper), std::end(options.hyper), std::begin(group.hyper));
     group.lr = options.lr;
-    if (options.plan != nullptr) {
-      group.plan = options.plan->words.data();
-      group.plan_words = static_cast<std::int64_t>(options.plan->words.size());
+    group.ema_decay = options_.ema_decay;
+    for (int k = 0; k < kMaxPlans; ++k) {
+      const Plan* plan = options.plans[k];
+      if (plan != nullptr) group.plans[k] = {plan->words.data(), static_cast<std::int64_t>(plan->words.size())};
     }
     if (options.lr_object != nullptr) {
       py::object lr = py::reinterpret_borrow<py::object>(options.lr_object);

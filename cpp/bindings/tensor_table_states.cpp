@@ -9,6 +9,19 @@ namespace py = pybind11;
 
 namespace thalweg::bindings {
 
+bool TensorTable::keeps_state(std::size_t n) const {
+  return info_.counts_steps || options_.ema_decay >= 0 || groups_[static_cast<std::size_t>(hot_[n].group)].states > 0 ||
+         (options_.master_weights && keeps_master(view_of(hot_[n].param).ref.dtype));
+}
+
+bool TensorTable::keeps_master(DType param) const { return options_.master_weights && size_of(param) == 2; }
+
+DType TensorTable::state_dtype_for(DType param) const {
+  if (param == DType::kFloat64) return param;
+  if (options_.state_dtype >= 0) return static_cast<DType>(options_.state_dtype);
+  return keeps_master(param) ? DType::kFloat32 : param;
+}
+
 void TensorTable::look_up_states(const py::dict& state) {
   std::vector<std::size_t> stateful;
   py::list missing, counts;
@@ -41,6 +54,8 @@ bool TensorTable::is_missing(std::size_t n, const py::dict& state) const {
   const auto wanted = static_cast<std::size_t>(groups_[static_cast<std::size_t>(hot_[n].group)].states);
   for (std::size_t i = 0; i < wanted; ++i)
     if (!inner.contains(state_keys_[i]) || inner[state_keys_[i]].is_none()) return true;
+  if (options_.ema_decay >= 0 && !inner.contains(names().ema)) return true;
+  if (keeps_master(view_of(hot_[n].param).ref.dtype) && !inner.contains(names().master_param)) return true;
   return info_.counts_steps && !inner.contains("step");
 }
 
@@ -71,21 +86,32 @@ void TensorTable::look_up(std::size_t n, const TensorView& param, const py::dict
   if (hot.device >= 0 && !info_.counts_steps) look_up_count(n);
 }
 
-// Reads the states' addresses; false when one has not the parameter's device, type and layout.
+// Address of a state tensor that has the parameter's device and layout and this type; null where there is none such.
+void* TensorTable::fitting(std::size_t n, const TensorView& param, const py::str& key, DType dtype) const {
+  PyObject* value = PyDict_GetItemWithError(hot_[n].inner, key.ptr());
+  if (value == nullptr || !is_tensor(value)) return nullptr;
+  const TensorView state = view_of(value);
+  const bool laid_out = is_dense(param) ? same_layout(param, state) : is_dense(state);
+  const bool fits = laid_out && state.supported && state.ref.dtype == dtype && state.ref.device == param.ref.device &&
+                    state.ref.numel == param.ref.numel;
+  static char empty = 0;  // tensors without elements may have no address
+  return !fits ? nullptr : state.ref.data != nullptr ? state.ref.data : &empty;
+}
+
+// Reads the states' addresses; false when one does not fit.
 bool TensorTable::fits(std::size_t n, const TensorView& param) {
   Hot& hot = hot_[n];
-  const bool dense = is_dense(param);
   const int wanted = groups_[static_cast<std::size_t>(hot.group)].states;
   for (int i = 0; i < wanted; ++i) {
-    PyObject* value = PyDict_GetItemWithError(hot.inner, state_keys_[static_cast<std::size_t>(i)].ptr());
-    if (value == nullptr || !is_tensor(value)) return false;
-    const TensorView state = view_of(value);
-    const bool laid_out = dense ? same_layout(param, state) : is_dense(state);
-    if (!laid_out || !state.supported || state.ref.dtype != param.ref.dtype || state.ref.device != param.ref.device ||
-        state.ref.numel != param.ref.numel)
-      return false;
-    hot.states[i] = state.ref.data;
+    hot.states[i] = fitting(n, param, state_keys_[static_cast<std::size_t>(i)], state_dtype_for(param.ref.dtype));
+    if (hot.states[i] == nullptr) return false;
   }
+  const bool wide = param.ref.dtype == DType::kFloat64;
+  hot.master = keeps_master(param.ref.dtype) ? fitting(n, param, names().master_param, DType::kFloat32) : nullptr;
+  if (keeps_master(param.ref.dtype) && hot.master == nullptr) return false;
+  const bool averages = options_.ema_decay >= 0;
+  hot.ema = averages ? fitting(n, param, names().ema, wide ? DType::kFloat64 : DType::kFloat32) : nullptr;
+  if (averages && hot.ema == nullptr) return false;
   if (info_.counts_steps) {
     PyObject* value = PyDict_GetItemString(hot.inner, "step");
     if (value == nullptr || !is_tensor(value)) return false;

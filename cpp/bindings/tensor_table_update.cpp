@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "python_access.hpp"
@@ -17,15 +18,20 @@ StepControl TensorTable::control_for(const py::object& param) {
   StepControl control;
   const py::object given = owner().attr("_control")(param);
   if (given.is_none()) return control;
-  const auto [max_norm, skips, grad_scale, found_inf, found_inf_out, norm_out] =
-      given.cast<std::tuple<py::object, bool, py::object, py::object, py::object, py::object>>();
+  const auto [max_norm, max_value, skips, seed, grad_scale, found_inf, found_inf_out, norm_out] = given.cast<
+      std::tuple<py::object, py::object, bool, std::uint64_t, py::object, py::object, py::object, py::object>>();
   const std::int32_t device = view_of(param.ptr()).ref.device;
+  const auto scalar = [device](const py::object& tensor, DType dtype, const char* what) {
+    return scalar_address(tensor, dtype, device, what);
+  };
   if (!max_norm.is_none()) control.max_grad_norm = max_norm.cast<double>();
+  if (!max_value.is_none()) control.max_grad_value = max_value.cast<double>();
   control.skips_nonfinite = skips;
-  control.grad_scale = static_cast<const float*>(scalar_address(grad_scale, DType::kFloat32, device, "grad_scale"));
-  control.found_inf = static_cast<const float*>(scalar_address(found_inf, DType::kFloat32, device, "found_inf"));
-  control.found_inf_out = static_cast<float*>(scalar_address(found_inf_out, DType::kFloat32, device, "found_inf"));
-  control.norm_out = static_cast<double*>(scalar_address(norm_out, DType::kFloat64, device, "grad_norm"));
+  control.seed = seed;
+  control.grad_scale = static_cast<const float*>(scalar(grad_scale, DType::kFloat32, "grad_scale"));
+  control.found_inf = static_cast<const float*>(scalar(found_inf, DType::kFloat32, "found_inf"));
+  control.found_inf_out = static_cast<float*>(scalar(found_inf_out, DType::kFloat32, "found_inf"));
+  control.norm_out = static_cast<double*>(scalar(norm_out, DType::kFloat64, "grad_norm"));
   control.needs_norm = control.max_grad_norm >= 0 || skips || control.norm_out != nullptr;
   kept_.push_back(given);
   return control;
@@ -68,15 +74,19 @@ void TensorTable::update_devices() {
 }
 
 // The host's part of a step, without the GIL; false when it is skipped.
-bool TensorTable::update_host(int num_threads, const StepControl& control) {
+bool TensorTable::update_host(int num_threads, const StepControl& control, std::int64_t schedule_step) {
   if (items_.empty()) return true;
   const py::gil_scoped_release release;
   const double squares = control.needs_norm ? grad_squares_cpu(items_.data(), items_.size(), num_threads) : 0.0;
-  const StepVerdict verdict = judge(control, squares);
+  const StepVerdict verdict = judge(control, squares, schedule_step);
   report(control, verdict);
-  if (verdict.skip) return false;
-  for (StepScalars& scalars : scalars_) scalars.grad_scale = verdict.grad_scale;
-  step_cpu(optimizer_, items_.data(), items_.size(), scalars_.data(), num_threads);
+  if (verdict.skip) {
+    if (options_.zero_grad)  // or the next backward pass would add to infinities
+      for (const StepItem& item : items_)
+        std::memset(item.grad, 0, static_cast<std::size_t>(item.numel * size_of(item.grad_dtype)));
+    return false;
+  }
+  step_cpu(optimizer_, items_.data(), items_.size(), scalars_.data(), verdict, num_threads);
   return true;
 }
 
@@ -88,22 +98,39 @@ void TensorTable::forget_new_states() {
   grads_.clear();
 }
 
-// group["lr"] of groups with a schedule: a number is replaced, a tensor written in place, on a device by the kernels.
+// What a schedule drives, for the next step. A number is replaced, a tensor written in place.
 void TensorTable::write_next_rates(const py::list& groups, std::int64_t step) {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
-    if (groups_[g].plan == nullptr) continue;
-    const auto has_items = [g](const Device& device) {
-      return std::find(device.group_of.begin(), device.group_of.end(), static_cast<std::int32_t>(g)) !=
-             device.group_of.end();
-    };
-    if (groups_[g].lr_object != nullptr && std::any_of(devices_.begin(), devices_.end(), has_items)) continue;
-    const py::float_ value(groups_[g].plan->value_at(step));
-    PyObject* lr = item_of(groups[g].ptr(), names().lr);
-    if (is_tensor(lr)) {
-      py::handle(lr).attr("fill_")(value);
-    } else {
-      groups[g][names().lr] = value;
+    const py::dict group = groups[g];
+    const auto& plans = groups_[g].plans;
+    for (std::size_t k = 0; k < hyper_keys_.size(); ++k) {
+      if (plans[k] == nullptr) continue;
+      const py::float_ value(plans[k]->value_at(step));
+      const HyperKey& at = hyper_keys_[k];
+      if (at.element < 0) {
+        group[at.key] = value;
+      } else {
+        py::list elements(group[at.key]);
+        elements[static_cast<std::size_t>(at.element)] = value;
+        group[at.key] = py::tuple(elements);
+      }
     }
+    if (plans[kLrPlan] != nullptr) write_next_lr(group, g, plans[kLrPlan]->value_at(step));
+  }
+}
+
+// A tensor on a device whose group took part in the step is the kernels' to write.
+void TensorTable::write_next_lr(const py::dict& group, std::size_t g, double value) {
+  const auto has_items = [g](const Device& device) {
+    return std::find(device.group_of.begin(), device.group_of.end(), static_cast<std::int32_t>(g)) !=
+           device.group_of.end();
+  };
+  if (groups_[g].lr_object != nullptr && std::any_of(devices_.begin(), devices_.end(), has_items)) return;
+  PyObject* lr = item_of(group.ptr(), names().lr);
+  if (is_tensor(lr)) {
+    py::handle(lr).attr("fill_")(value);
+  } else {
+    group[names().lr] = py::float_(value);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include "isa.hpp"
 #include "thalweg/step.hpp"
+#include "thalweg/storage.hpp"
 
 namespace thalweg {
 namespace {
@@ -33,18 +34,26 @@ struct Chunk {
   DType dtype;
 };
 
-template <class T>
+template <class Type>
 THALWEG_HD double squares_of(const void* data, std::int64_t numel) {
-  const T* __restrict values = static_cast<const T*>(data);
+  const auto* __restrict values = static_cast<const typename Type::Storage*>(data);
   return lane_sum(numel, [values](std::int64_t i) __attribute__((always_inline)) {
-    const double value = static_cast<double>(values[i]);
+    const double value = static_cast<double>(Type::load(values[i]));
     return value * value;
   });
 }
 
 THALWEG_HD double chunk_body(const Chunk& chunk) {
-  return chunk.dtype == DType::kFloat64 ? squares_of<double>(chunk.data, chunk.numel)
-                                        : squares_of<float>(chunk.data, chunk.numel);
+  switch (chunk.dtype) {
+    case DType::kFloat64:
+      return squares_of<Native64>(chunk.data, chunk.numel);
+    case DType::kFloat32:
+      return squares_of<Native32>(chunk.data, chunk.numel);
+    case DType::kBFloat16:
+      return squares_of<Brain16>(chunk.data, chunk.numel);
+    default:
+      return squares_of<Half16>(chunk.data, chunk.numel);
+  }
 }
 
 double chunk_base(const Chunk& chunk) { return chunk_body(chunk); }
@@ -66,8 +75,8 @@ double grad_squares_cpu(const StepItem* items, std::size_t count, int num_thread
     const StepItem& item = items[i];
     elements += item.numel;
     for (std::int64_t at = 0; at < item.numel; at += kNormChunk)
-      chunks.push_back({static_cast<const char*>(item.grad) + at * size_of(item.dtype),
-                        std::min(item.numel - at, kNormChunk), item.dtype});
+      chunks.push_back({static_cast<const char*>(item.grad) + at * size_of(item.grad_dtype),
+                        std::min(item.numel - at, kNormChunk), item.grad_dtype});
   }
   std::vector<double> parts(chunks.size());
   const auto chunk_fn = kChunkFns[static_cast<int>(active_isa())];

@@ -28,7 +28,7 @@ CudaStep::CudaStep(int, int) { refuse(); }
 CudaStep::~CudaStep() = default;
 void CudaStep::step(const CudaStepItem*, std::size_t, const StepGroup*, std::size_t, const StepControl&, std::int64_t*,
                     void*) {}
-void step_cuda(int, int, const StepItem*, std::size_t, const StepScalars*, void*) { refuse(); }
+void step_cuda(int, int, const StepItem*, std::size_t, const StepScalars*, const StepVerdict&, void*) { refuse(); }
 bool cuda_is_capturing(int, void*) { return false; }
 
 void fill_values_cuda(const std::uint64_t*, std::int64_t, const std::int64_t*, std::int64_t, double*, int, void*) {

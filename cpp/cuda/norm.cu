@@ -5,18 +5,20 @@
 #include "lanes.cuh"
 #include "runtime.cuh"
 #include "step_tables.cuh"
+#include "thalweg/storage.hpp"
 
 namespace thalweg::cuda {
 namespace {
 
-template <class T>
-__device__ double square_of(T value) {
-  return static_cast<double>(value) * static_cast<double>(value);
+template <class Type>
+__device__ double square_of(typename Type::Storage stored) {
+  const double value = static_cast<double>(Type::load(stored));
+  return value * value;
 }
 
 // A whole chunk that begins at a multiple of 16 bytes, the usual case: all loads of a lane stand before the first
 // addition, so that they are in flight together.
-template <class T>
+template <class Type, class T = typename Type::Storage>
 __device__ void add_whole_chunk(const T* values, int owned, double* sums) {
   constexpr int kRows = static_cast<int>(kChunk / kNormLanes);
   Pack<T> packs[kRows];
@@ -26,27 +28,28 @@ __device__ void add_whole_chunk(const T* values, int owned, double* sums) {
 #pragma unroll
   for (int row = 0; row < kRows; ++row)
 #pragma unroll
-    for (int j = 0; j < Pack<T>::kSize; ++j) sums[j] += square_of(packs[row].value[j]);
+    for (int j = 0; j < Pack<T>::kSize; ++j) sums[j] += square_of<Type>(packs[row].value[j]);
 }
 
 // Sums of the squares of values[0, numel) by lanes.
-template <class T>
-__device__ void squares_by_lane(const T* values, int numel, double* lanes) {
+template <class Type, class T = typename Type::Storage>
+__device__ void squares_by_lane(const void* data, std::int64_t begin, int numel, double* lanes) {
+  const T* values = static_cast<const T*>(data) + begin;
   constexpr int kPack = Pack<T>::kSize;
   const auto address = reinterpret_cast<std::uintptr_t>(values) / sizeof(T);
   const int shift = static_cast<int>((kPack - address % kPack) % kPack);  // elements before the first whole pack
   for (int owned = threadIdx.x * kPack; owned < kNormLanes; owned += kThreads * kPack) {
     double sums[kPack] = {};
     if (shift == 0 && numel == kChunk) {
-      add_whole_chunk(values, owned, sums);
+      add_whole_chunk<Type>(values, owned, sums);
     } else {
       for (int at = owned + shift - kNormLanes; at < numel; at += kNormLanes) {
         if (at >= 0 && at + kPack <= numel) {
           const Pack<T> pack = *reinterpret_cast<const Pack<T>*>(values + at);
-          for (int j = 0; j < kPack; ++j) sums[j] += square_of(pack.value[j]);
+          for (int j = 0; j < kPack; ++j) sums[j] += square_of<Type>(pack.value[j]);
         } else {
           for (int j = 0; j < kPack; ++j)
-            if (at + j >= 0 && at + j < numel) sums[j] += square_of(values[at + j]);
+            if (at + j >= 0 && at + j < numel) sums[j] += square_of<Type>(values[at + j]);
         }
       }
     }
@@ -62,10 +65,18 @@ __global__ __launch_bounds__(kThreads, 4) void norm_kernel(StepTable table) {
   const std::int64_t left = item.numel - begin;
   const int numel = static_cast<int>(left < kChunk ? left : kChunk);
   const void* grad = table.grads[chunk.item];
-  if (item.wide != 0) {
-    squares_by_lane(static_cast<const double*>(grad) + begin, numel, lanes);
-  } else {
-    squares_by_lane(static_cast<const float*>(grad) + begin, numel, lanes);
+  switch (static_cast<DType>(item.grad_dtype)) {
+    case DType::kFloat64:
+      squares_by_lane<Native64>(grad, begin, numel, lanes);
+      break;
+    case DType::kFloat32:
+      squares_by_lane<Native32>(grad, begin, numel, lanes);
+      break;
+    case DType::kBFloat16:
+      squares_by_lane<Brain16>(grad, begin, numel, lanes);
+      break;
+    default:
+      squares_by_lane<Half16>(grad, begin, numel, lanes);
   }
   fold_lanes(lanes);
   if (threadIdx.x == 0) table.parts[chunk.part] = lanes[0];

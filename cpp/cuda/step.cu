@@ -79,7 +79,7 @@ void CudaStep::step(const CudaStepItem* items, std::size_t count, const StepGrou
 }
 
 void step_cuda(int optimizer, int device, const StepItem* items, std::size_t count, const StepScalars* scalars,
-               void* stream) {
+               const StepVerdict& verdict, void* stream) {
   cuda::require_device(device);
   const cuda::DeviceGuard guard(device);
   std::vector<CudaStepItem> all(count);
@@ -93,11 +93,17 @@ void step_cuda(int optimizer, int device, const StepItem* items, std::size_t cou
   for (std::size_t i = 0; i < count; ++i) {
     const StepScalars& from = scalars[items[i].scalars];
     const bool wide = items[i].dtype == DType::kFloat64;
-    std::memcpy(written.data() + i * cuda::kScalarBytes, wide ? static_cast<const void*>(from.f64) : from.f32,
-                wide ? sizeof(from.f64) : sizeof(from.f32));
+    char* to = written.data() + i * cuda::kScalarBytes;
+    if (wide) {
+      const double average[2] = {from.ema_keep, from.ema_take};
+      std::memcpy(to, from.f64, sizeof(from.f64));
+      std::memcpy(to + cuda::kEmaWeights, average, sizeof(average));
+    } else {
+      const float average[2] = {static_cast<float>(from.ema_keep), static_cast<float>(from.ema_take)};
+      std::memcpy(to, from.f32, sizeof(from.f32));
+      std::memcpy(to + cuda::kEmaWeights, average, sizeof(average));
+    }
   }
-  StepVerdict verdict;
-  verdict.grad_scale = count > 0 ? scalars[items[0].scalars].grad_scale : 1.0;
   std::memcpy(written.data() + (layout.verdict - layout.scalars), &verdict, sizeof(verdict));
   cuda::DeviceBuffer buffer, clock;
   buffer.reserve(layout.bytes);

@@ -13,21 +13,39 @@ namespace thalweg::cuda {
 struct StepLayout {
   std::size_t groups = 0, plans = 0, items = 0, chunks = 0, grads = 0, uploaded = 0;
   std::size_t parts = 0, scalars = 0, verdict = 0, bytes = 0;
-  std::size_t item_count = 0, chunk_count = 0, narrow_chunks = 0, group_count = 0;
+  std::size_t item_count = 0, chunk_count = 0, group_count = 0;
+  std::size_t class_begin[kNumChunkClasses + 1] = {};
 };
 
 inline std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+inline ChunkClass class_of(const StepItem& item) {
+  const bool wide = item.dtype == DType::kFloat64;
+  return is_plain(item) ? (wide ? kPlain64 : kPlain32) : (wide ? kMixed64 : kMixed32);
+}
+
+inline std::size_t chunks_of(const StepItem& item) {
+  return static_cast<std::size_t>((item.numel + kChunk - 1) / kChunk);
+}
 
 inline DeviceItem device_item(const CudaStepItem& from) {
   DeviceItem item{};
   item.param = from.tensor.param;
   std::copy(std::begin(from.tensor.states), std::end(from.tensor.states), std::begin(item.states));
+  item.master = from.tensor.master;
+  item.ema = from.tensor.ema;
   item.counter = from.counter;
   item.numel = from.tensor.numel;
   item.group = from.group;
+  item.place = from.tensor.place;
   item.variant = from.tensor.variant;
-  item.wide = from.tensor.dtype == DType::kFloat64 ? 1 : 0;
+  item.dtype = static_cast<std::int8_t>(from.tensor.dtype);
+  item.grad_dtype = static_cast<std::int8_t>(from.tensor.grad_dtype);
+  item.state_dtype = static_cast<std::int8_t>(from.tensor.state_dtype);
+  item.ema_dtype = static_cast<std::int8_t>(from.tensor.ema_dtype);
   item.wide_counter = from.wide_counter ? 1 : 0;
+  item.zero_grad = from.tensor.zero_grad ? 1 : 0;
+  item.stochastic = from.tensor.stochastic ? 1 : 0;
   return item;
 }
 
@@ -47,11 +65,13 @@ class StepImage {
     std::int64_t words = 0;
     for (std::size_t g = 0; g < group_count; ++g) {
       put(layout_.groups, g, device_group(groups[g], words));
-      plans_.push_back(groups[g].plan);
-      if (groups[g].plan == nullptr) continue;
-      const auto bytes = static_cast<std::size_t>(groups[g].plan_words) * 8;
-      std::memcpy(bytes_.data() + layout_.plans + static_cast<std::size_t>(words) * 8, groups[g].plan, bytes);
-      words += groups[g].plan_words;
+      for (const PlanRef& plan : groups[g].plans) {
+        plans_.push_back(plan.words);
+        if (plan.words == nullptr) continue;
+        const auto bytes = static_cast<std::size_t>(plan.count) * 8;
+        std::memcpy(bytes_.data() + layout_.plans + static_cast<std::size_t>(words) * 8, plan.words, bytes);
+        words += plan.count;
+      }
     }
   }
 
@@ -60,7 +80,8 @@ class StepImage {
   bool fits(const CudaStepItem* items, std::size_t count, const StepGroup* groups, std::size_t group_count) const {
     if (bytes_.empty() || count != layout_.item_count || group_count != layout_.group_count) return false;
     for (std::size_t g = 0; g < group_count; ++g)
-      if (groups[g].plan != plans_[g]) return false;
+      for (std::size_t k = 0; k < kMaxPlans; ++k)
+        if (groups[g].plans[k].words != plans_[g * kMaxPlans + k]) return false;
     for (std::size_t i = 0; i < count; ++i) {
       const DeviceItem item = device_item(items[i]);
       if (std::memcmp(&item, bytes_.data() + layout_.items + i * sizeof(item), sizeof(item)) != 0) return false;
@@ -74,7 +95,7 @@ class StepImage {
     std::int64_t words = 0;
     for (std::size_t g = 0; g < group_count; ++g) {
       changed = replace(layout_.groups, g, device_group(groups[g], words)) || changed;
-      words += groups[g].plan_words;
+      words += words_of(groups[g]);
     }
     return changed;
   }
@@ -91,14 +112,15 @@ class StepImage {
     table.plans = reinterpret_cast<const std::uint64_t*>(device + layout_.plans);
     table.items = reinterpret_cast<const DeviceItem*>(device + layout_.items);
     table.chunks = reinterpret_cast<const DeviceChunk*>(device + layout_.chunks);
-    table.grads = reinterpret_cast<const void* const*>(device + layout_.grads);
+    table.grads = reinterpret_cast<void* const*>(device + layout_.grads);
     table.parts = reinterpret_cast<double*>(device + layout_.parts);
     table.scalars = device + layout_.scalars;
     table.verdict = reinterpret_cast<StepVerdict*>(device + layout_.verdict);
     table.clock = clock;
     table.item_count = static_cast<std::int64_t>(layout_.item_count);
     table.chunk_count = static_cast<std::int64_t>(layout_.chunk_count);
-    table.narrow_chunks = static_cast<std::int64_t>(layout_.narrow_chunks);
+    for (int c = 0; c <= kNumChunkClasses; ++c)
+      table.class_begin[c] = static_cast<std::int64_t>(layout_.class_begin[c]);
     return table;
   }
 
@@ -113,26 +135,37 @@ class StepImage {
     return put(offset, index, value), true;
   }
 
-  // words: where the group's plan begins, if it has one.
+  static std::int64_t words_of(const StepGroup& group) {
+    std::int64_t words = 0;
+    for (const PlanRef& plan : group.plans) words += plan.count;
+    return words;
+  }
+
+  // words: where the group's plans begin.
   static DeviceGroup device_group(const StepGroup& from, std::int64_t words) {
     DeviceGroup group{};
-    std::copy(std::begin(from.hyper), std::end(from.hyper), std::begin(group.hyper));
-    group.lr = from.plan != nullptr ? 0.0 : from.lr;  // the host's mirror of a schedule is no change
+    for (int k = 0; k < kMaxPlans; ++k) {
+      const PlanRef& plan = from.plans[k];
+      group.plans[k] = plan.words != nullptr ? words : -1;
+      words += plan.count;
+      const double value = plan.words != nullptr ? 0.0 : k == kLrPlan ? from.lr : from.hyper[k];
+      (k == kLrPlan ? group.lr : group.hyper[k]) = value;  // the host's mirror of a schedule is no change
+      if (k != kLrPlan && plan.words != nullptr) group.scheduled = 1;
+    }
+    group.ema_decay = from.ema_decay;
     group.lr_tensor = from.lr_tensor;
     group.wide_lr = from.lr_dtype == DType::kFloat64 ? 1 : 0;
-    group.plan = from.plan != nullptr ? words : -1;
     return group;
   }
 
   void lay_out(const CudaStepItem* items, std::size_t count, const StepGroup* groups, std::size_t group_count) {
     StepLayout out;
     std::size_t words = 0;
-    for (std::size_t g = 0; g < group_count; ++g) words += static_cast<std::size_t>(groups[g].plan_words);
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto chunks = static_cast<std::size_t>((items[i].tensor.numel + kChunk - 1) / kChunk);
-      out.chunk_count += chunks;
-      if (items[i].tensor.dtype == DType::kFloat32) out.narrow_chunks += chunks;
-    }
+    for (std::size_t g = 0; g < group_count; ++g) words += static_cast<std::size_t>(words_of(groups[g]));
+    for (std::size_t i = 0; i < count; ++i)
+      out.class_begin[class_of(items[i].tensor) + 1] += chunks_of(items[i].tensor);
+    for (int c = 0; c < kNumChunkClasses; ++c) out.class_begin[c + 1] += out.class_begin[c];
+    out.chunk_count = out.class_begin[kNumChunkClasses];
     out.item_count = count;
     out.group_count = group_count;
     out.plans = out.groups + aligned(group_count * sizeof(DeviceGroup));
@@ -147,14 +180,15 @@ class StepImage {
     layout_ = out;
   }
 
-  // Chunks of float32 tensors first; `part` keeps the order of the items.
+  // In the order of their classes; `part` keeps the order of the items.
   void write_chunks(const CudaStepItem* items, std::size_t count) {
-    std::size_t places[2] = {0, layout_.narrow_chunks};  // of the next float32 and float64 chunk
+    std::size_t places[kNumChunkClasses];  // of the next chunk of each class
+    std::copy(layout_.class_begin, layout_.class_begin + kNumChunkClasses, places);
     std::int64_t part = 0;
     for (std::size_t i = 0; i < count; ++i) {
-      std::size_t& place = places[items[i].tensor.dtype == DType::kFloat64 ? 1 : 0];
-      const std::int64_t chunks = (items[i].tensor.numel + kChunk - 1) / kChunk;
-      for (std::int64_t k = 0; k < chunks; ++k)
+      std::size_t& place = places[class_of(items[i].tensor)];
+      const std::size_t chunks = chunks_of(items[i].tensor);
+      for (std::size_t k = 0; k < chunks; ++k)
         put(layout_.chunks, place++, DeviceChunk{static_cast<std::int32_t>(i), static_cast<std::int32_t>(k), part++});
     }
   }

@@ -7,19 +7,30 @@
 
 namespace thalweg::cuda {
 
-constexpr int kThreads = 256;                           // of every block of a step
-constexpr std::int64_t kChunk = kNormChunk;             // elements that one block norms and updates
-constexpr std::int64_t kScalarBytes = kMaxScalars * 8;  // of one tensor's scalars, in its compute type
+constexpr int kThreads = 256;                // of every block of a step
+constexpr std::int64_t kChunk = kNormChunk;  // elements that one block norms and updates
+// Of one tensor's scalars in its compute type; the two weights of its moving average stand behind them.
+constexpr std::int64_t kEmaWeights = kMaxScalars * 8;  // their offset, bytes
+constexpr std::int64_t kScalarBytes = kEmaWeights + 16;
+
+// Which kernel updates a tensor: in memory as computed, or converted; computed in float32 or float64.
+enum ChunkClass { kPlain32 = 0, kPlain64 = 1, kMixed32 = 2, kMixed64 = 3, kNumChunkClasses = 4 };
 
 struct DeviceItem {
   void* param;
   void* states[kMaxStates];
+  void* master;        // or null
+  void* ema;           // or null
   void* counter;       // steps done, or null
   std::int64_t numel;  // elements
   std::int32_t group;
+  std::uint32_t place;
   std::int16_t variant;
-  std::int8_t wide;          // float64 instead of float32
-  std::int8_t wide_counter;  // the same of the counter
+  std::int8_t dtype, grad_dtype, state_dtype, ema_dtype;  // DType
+  std::int8_t wide_counter;                               // float64 instead of float32
+  std::int8_t zero_grad;
+  std::int8_t stochastic;
+  std::int8_t unused[7];  // compared byte by byte
 };
 
 struct DeviceChunk {
@@ -31,9 +42,11 @@ struct DeviceChunk {
 struct DeviceGroup {
   double hyper[kMaxHyper];
   double lr;
+  double ema_decay;
   void* lr_tensor;
-  std::int64_t plan;  // offset of its words in StepTable::plans, or -1
-  std::int64_t wide_lr;
+  std::int64_t plans[kMaxPlans];  // offsets of their words in StepTable::plans, or -1
+  std::int32_t wide_lr;
+  std::int32_t scheduled;  // whether one of the hyper-parameters beside lr has a plan
 };
 
 // Where everything stands; passed to the kernels by value.
@@ -41,15 +54,15 @@ struct StepTable {
   const DeviceGroup* groups;
   const std::uint64_t* plans;
   const DeviceItem* items;
-  const DeviceChunk* chunks;  // those of float32 tensors first
-  const void* const* grads;   // [item_count]
+  const DeviceChunk* chunks;  // in the order of their classes
+  void* const* grads;         // [item_count]
   double* parts;              // [chunk_count] sums of squares
   char* scalars;              // [item_count] blocks of kScalarBytes
   StepVerdict* verdict;
   std::int64_t* clock;  // updates done, as the schedules count them; outlives the table
   std::int64_t item_count;
   std::int64_t chunk_count;
-  std::int64_t narrow_chunks;  // how many of the chunks are of float32 tensors
+  std::int64_t class_begin[kNumChunkClasses + 1];  // where the chunks of each class begin and end
 };
 
 // Bring the kernels' code to the current device.
@@ -60,6 +73,6 @@ void load_update(int optimizer);
 // One launch each, on `stream`.
 void launch_norm(const StepTable& table, void* stream);
 void launch_tick(int optimizer, const StepTable& table, const StepControl& control, void* stream);
-void launch_update(int optimizer, const StepTable& table, void* stream);  // one per compute type, normally one
+void launch_update(int optimizer, const StepTable& table, void* stream);  // one per class of chunks, normally one
 
 }  // namespace thalweg::cuda

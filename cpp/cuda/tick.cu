@@ -7,6 +7,7 @@
 #include "thalweg/optimizers/registry.hpp"
 #include "thalweg/optimizers/scalars.hpp"
 #include "thalweg/schedule.hpp"
+#include "thalweg/step_elements.hpp"
 
 namespace thalweg::cuda {
 namespace {
@@ -28,8 +29,8 @@ __device__ double tensor_lr(const DeviceGroup& group) {
 
 // The rate of this update. The group's own thread also writes the next one where a tensor mirrors it.
 __device__ double rate_of(const StepTable& table, const DeviceGroup& group, bool mirrors, bool skip) {
-  if (group.plan < 0) return group.lr_tensor != nullptr ? tensor_lr(group) : group.lr;
-  const std::uint64_t* plan = table.plans + group.plan;
+  if (group.plans[kLrPlan] < 0) return group.lr_tensor != nullptr ? tensor_lr(group) : group.lr;
+  const std::uint64_t* plan = table.plans + group.plans[kLrPlan];
   const std::int64_t step = *table.clock;
   if (mirrors && group.lr_tensor != nullptr) {
     const double next = value_at(plan, skip ? step : step + 1);
@@ -42,19 +43,34 @@ __device__ double rate_of(const StepTable& table, const DeviceGroup& group, bool
   return value_at(plan, step);
 }
 
+template <class T>
+__device__ void write_average(char* out, const AverageWeights& weights) {
+  T* to = reinterpret_cast<T*>(out + kEmaWeights);
+  to[0] = static_cast<T>(weights.keep);
+  to[1] = static_cast<T>(weights.take);
+}
+
 template <class Op>
 __device__ void prepare_item(const StepTable& table, std::int64_t i, double lr, bool skip) {
   const DeviceItem& item = table.items[i];
+  const DeviceGroup& group = table.groups[item.group];
   const double done = item.counter == nullptr  ? 1.0  // any but the first
                       : item.wide_counter != 0 ? *static_cast<const double*>(item.counter)
                                                : static_cast<double>(*static_cast<const float*>(item.counter));
-  const auto wide = scalars_for<Op>(table.groups[item.group].hyper, lr, done + 1);
+  double hyper[kMaxHyper];
+  for (int k = 0; k < kMaxHyper; ++k)
+    hyper[k] = group.scheduled != 0 && group.plans[k] >= 0 ? value_at(table.plans + group.plans[k], *table.clock)
+                                                           : group.hyper[k];
+  const auto wide = scalars_for<Op>(hyper, lr, done + 1);
+  const AverageWeights average = average_weights(group.ema_decay, done == 0);
   char* out = table.scalars + i * kScalarBytes;
-  if (item.wide != 0) {
+  if (static_cast<DType>(item.dtype) == DType::kFloat64) {
     memcpy(out, &wide, sizeof(wide));
+    write_average<double>(out, average);
   } else {
     const auto narrow = rounded_to<Op, float>(wide);
     memcpy(out, &narrow, sizeof(narrow));
+    write_average<float>(out, average);
   }
   if (skip || item.counter == nullptr) return;
   if (item.wide_counter != 0) {
@@ -71,7 +87,7 @@ __global__ __launch_bounds__(kThreads) void tick_kernel(StepTable table, StepCon
   __shared__ double lanes[kNormLanes];
   __shared__ double rates[kThreads];
   const double squares = control.needs_norm ? sum_of_parts(table, lanes) : 0.0;
-  const StepVerdict verdict = judge(control, squares);
+  const StepVerdict verdict = judge(control, squares, *table.clock);
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kThreads;
   const std::int64_t end = first + kThreads < table.item_count ? first + kThreads : table.item_count;
   const int first_group = first < end ? table.items[first].group : 0;
@@ -106,7 +122,7 @@ void launch_tick(int optimizer, const StepTable& table, const StepControl& contr
   for_each_optimizer(
       [&](auto op, int index) {
         using Op = decltype(op);
-        static_assert(sizeof(typename Op::template Scalars<double>) <= kScalarBytes, "raise kMaxScalars");
+        static_assert(sizeof(typename Op::template Scalars<double>) <= kEmaWeights, "raise kMaxScalars");
         if (index == optimizer) launch("the tick kernel", tick_kernel<Op>, blocks, kThreads, stream, table, control);
       },
       OptimizerList{});

@@ -1,10 +1,11 @@
-// The update kernel: one block per chunk of a tensor, all groups and tensors of one compute type in one launch.
+// The update kernel of tensors that lie in memory as they are computed: one block per chunk of a tensor, all groups and
+// tensors of one compute type in one launch.
 //
 // Streams that begin at the same distance from a multiple of 16 bytes are read and written in packs of 16 bytes, with
-// single elements before the first and after the last; others element by element, neighbours by neighbouring threads.
-#include "runtime.cuh"
-#include "step_tables.cuh"
-#include "thalweg/optimizers/registry.hpp"
+// single elements before the first and after the last. Others go element by element, neighbours by neighbouring
+// threads, as many elements per thread and turn as a pack has, so that as many loads are in flight.
+#include "update.cuh"
+#include "walk.cuh"
 
 namespace thalweg::cuda {
 namespace {
@@ -13,114 +14,98 @@ namespace {
 template <class T, int kStates>
 struct Streams {
   T* param;
-  const T* grad;
+  T* grad;
   T* states[kStates > 0 ? kStates : 1];
+  T* ema;  // or null
+  bool zero_grad;
 };
 
-template <class T>
-__device__ int misalignment(const T* address) {
-  return static_cast<int>(reinterpret_cast<std::uintptr_t>(address) / sizeof(T) % Pack<T>::kSize);
-}
-
-template <class Op, int V, class T, int kStates>
-__device__ void update_one(const typename Op::template Scalars<T>& c, T scale, const Streams<T, kStates>& to, int i) {
-  T s[kMaxStates] = {};
-  for (int k = 0; k < kStates; ++k) s[k] = to.states[k][i];
-  T value = to.param[i];
-  Op::template update<V>(c, value, to.grad[i] * scale, s);
-  to.param[i] = value;
-  for (int k = 0; k < kStates; ++k) to.states[k][i] = s[k];
-}
-
-// kUnroll packs per thread and turn: all loads stand before the first store, so that they are in flight together.
-template <class Op, int V, class T, int kStates>
-__device__ void update_packs(const typename Op::template Scalars<T>& c, T scale, const Streams<T, kStates>& to,
-                             int packs) {
-  constexpr int kUnroll = 1;  // more of them need registers, and so leave fewer threads to a multiprocessor
-  for (int first = threadIdx.x; first < packs; first += kUnroll * kThreads) {
-    Pack<T> p[kUnroll], g[kUnroll], s[kUnroll][kStates > 0 ? kStates : 1];
+// kWhole: a pack from `data + i` on. Otherwise elements i, i + kThreads ... below `end`.
+template <bool kWhole, class T>
+__device__ Pack<T> load_pack(const T* data, int i, int end) {
+  if constexpr (kWhole) {
+    return *reinterpret_cast<const Pack<T>*>(data + i);
+  } else {
+    Pack<T> out;
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      const int i = first + u * kThreads;
-      if (i >= packs) break;
-      p[u] = reinterpret_cast<const Pack<T>*>(to.param)[i];
-      g[u] = reinterpret_cast<const Pack<T>*>(to.grad)[i];
-#pragma unroll
-      for (int k = 0; k < kStates; ++k) s[u][k] = reinterpret_cast<const Pack<T>*>(to.states[k])[i];
-    }
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      const int i = first + u * kThreads;
-      if (i >= packs) break;
-#pragma unroll
-      for (int j = 0; j < Pack<T>::kSize; ++j) {
-        T state[kMaxStates] = {};
-#pragma unroll
-        for (int k = 0; k < kStates; ++k) state[k] = s[u][k].value[j];
-        Op::template update<V>(c, p[u].value[j], g[u].value[j] * scale, state);
-#pragma unroll
-        for (int k = 0; k < kStates; ++k) s[u][k].value[j] = state[k];
-      }
-      reinterpret_cast<Pack<T>*>(to.param)[i] = p[u];
-#pragma unroll
-      for (int k = 0; k < kStates; ++k) reinterpret_cast<Pack<T>*>(to.states[k])[i] = s[u][k];
-    }
+    for (int j = 0; j < Pack<T>::kSize; ++j) out.value[j] = i + j * kThreads < end ? data[i + j * kThreads] : T(0);
+    return out;
   }
+}
+
+template <bool kWhole, class T>
+__device__ void store_pack(T* data, int i, int end, const Pack<T>& pack) {
+  if constexpr (kWhole) {
+    *reinterpret_cast<Pack<T>*>(data + i) = pack;
+  } else {
+#pragma unroll
+    for (int j = 0; j < Pack<T>::kSize; ++j)
+      if (i + j * kThreads < end) data[i + j * kThreads] = pack.value[j];
+  }
+}
+
+template <class Op, int V, class T, bool kWhole, int kStates>
+__device__ void update_pack(const Constants<Op, T>& c, const Streams<T, kStates>& to, int i, int end) {
+  Pack<T> p = load_pack<kWhole>(to.param, i, end);
+  const Pack<T> g = load_pack<kWhole>(to.grad, i, end);
+  Pack<T> s[kStates > 0 ? kStates : 1], e{};
+#pragma unroll
+  for (int k = 0; k < kStates; ++k) s[k] = load_pack<kWhole>(to.states[k], i, end);
+  if (to.ema != nullptr) e = load_pack<kWhole>(to.ema, i, end);
+#pragma unroll
+  for (int j = 0; j < Pack<T>::kSize; ++j) {
+    T state[kMaxStates] = {};
+#pragma unroll
+    for (int k = 0; k < kStates; ++k) state[k] = s[k].value[j];
+    Op::template update<V>(c.scalars, p.value[j], conditioned(g.value[j], c.scale, c.limit), state);
+#pragma unroll
+    for (int k = 0; k < kStates; ++k) s[k].value[j] = state[k];
+    e.value[j] = weighted_mean(e.value[j], p.value[j], c.keep, c.take);
+  }
+  store_pack<kWhole>(to.param, i, end, p);
+#pragma unroll
+  for (int k = 0; k < kStates; ++k) store_pack<kWhole>(to.states[k], i, end, s[k]);
+  if (to.ema != nullptr) store_pack<kWhole>(to.ema, i, end, e);
+  if (to.zero_grad) store_pack<kWhole>(to.grad, i, end, Pack<T>{});
 }
 
 template <class Op, int V, class T>
-__device__ void update_chunk(const StepTable& table, const DeviceChunk& chunk, const DeviceItem& item) {
-  constexpr int kStates = Op::state_count(V);
-  typename Op::template Scalars<T> c;
-  memcpy(&c, table.scalars + chunk.item * kScalarBytes, sizeof(c));
-  const T scale = static_cast<T>(table.verdict->grad_scale);
-  const std::int64_t begin = chunk.index * kChunk;
-  const int numel = static_cast<int>(item.numel - begin < kChunk ? item.numel - begin : kChunk);
-  Streams<T, kStates> to;
-  to.param = static_cast<T*>(item.param) + begin;
-  to.grad = static_cast<const T*>(table.grads[chunk.item]) + begin;
-  const int off = misalignment(to.param);
-  bool alike = misalignment(to.grad) == off;
-  for (int k = 0; k < kStates; ++k) {
-    to.states[k] = static_cast<T*>(item.states[k]) + begin;
-    alike = alike && misalignment(to.states[k]) == off;
-  }
-  if (!alike) {
-    for (int i = threadIdx.x; i < numel; i += kThreads) update_one<Op, V>(c, scale, to, i);
-    return;
-  }
-  int head = (Pack<T>::kSize - off) % Pack<T>::kSize;
-  if (head > numel) head = numel;
-  const int packs = (numel - head) / Pack<T>::kSize;
-  const int tail = head + packs * Pack<T>::kSize;
-  const int t = static_cast<int>(threadIdx.x);
-  if (t < head) update_one<Op, V>(c, scale, to, t);
-  if (tail + t < numel) update_one<Op, V>(c, scale, to, tail + t);
-  to.param += head;
-  to.grad += head;
-  for (int k = 0; k < kStates; ++k) to.states[k] += head;
-  update_packs<Op, V>(c, scale, to, packs);
-}
+struct PlainUpdate {
+  static constexpr int kStates = Op::state_count(V);
 
-template <class Op, class T, int V = 0>
-__device__ void update_variant(const StepTable& table, const DeviceChunk& chunk, const DeviceItem& item) {
-  if (item.variant == V) {
-    update_chunk<Op, V, T>(table, chunk, item);
-  } else if constexpr (V + 1 < Op::kVariants) {
-    update_variant<Op, T, V + 1>(table, chunk, item);
+  static __device__ void run(const StepTable& table, const DeviceChunk& chunk, const DeviceItem& item) {
+    const Constants<Op, T> c = constants_of<Op, T>(table, chunk.item);
+    const Part part = part_of(chunk, item);
+    Streams<T, kStates> to;
+    to.param = static_cast<T*>(item.param) + part.begin;
+    to.grad = static_cast<T*>(table.grads[chunk.item]) + part.begin;
+    to.ema = item.ema != nullptr ? static_cast<T*>(item.ema) + part.begin : nullptr;
+    to.zero_grad = item.zero_grad != 0;
+    const int head = head_of(to.param, part.numel);
+    bool alike = is_aligned(to.grad + head) && (to.ema == nullptr || is_aligned(to.ema + head));
+    for (int k = 0; k < kStates; ++k) {
+      to.states[k] = static_cast<T*>(item.states[k]) + part.begin;
+      alike = alike && is_aligned(to.states[k] + head);
+    }
+    constexpr int kSize = Pack<T>::kSize;
+    const int t = static_cast<int>(threadIdx.x);
+    if (!alike) {
+      for (int i = t; i < part.numel; i += kThreads * kSize) update_pack<Op, V, T, false>(c, to, i, part.numel);
+      return;
+    }
+    const int packs = (part.numel - head) / kSize;
+    for (int p = t; p < packs; p += kThreads) update_pack<Op, V, T, true>(c, to, head + p * kSize, part.numel);
+    // What is left, at most kSize - 1 elements on either side, goes to the first threads.
+    const int tail = head + packs * kSize;
+    const int i = t < head ? t : tail + t - head;
+    if (i < part.numel) update_pack<Op, V, T, false>(c, to, i, i + 1);
   }
-}
+};
 
-// The launch of the first compute type also moves the schedules on: every tick of this step is done by then.
 template <class Op, class T>
-__global__ __launch_bounds__(kThreads, sizeof(T) == 4 ? 4 : 2) void update_kernel(StepTable table,
-                                                                                  std::int64_t first_chunk,
+__global__ __launch_bounds__(kThreads, sizeof(T) == 4 ? 4 : 2) void update_kernel(StepTable table, ChunkClass chunks,
                                                                                   bool advances) {
-  if (table.verdict->skip) return;
-  if (advances && blockIdx.x == 0 && threadIdx.x == 0) ++*table.clock;
-  if (first_chunk + blockIdx.x >= table.chunk_count) return;  // tensors without elements have no chunk
-  const DeviceChunk chunk = table.chunks[first_chunk + blockIdx.x];
-  update_variant<Op, T>(table, chunk, table.items[chunk.item]);
+  update_block<PlainUpdate, Op, T>(table, chunks, advances);
 }
 
 }  // namespace
@@ -133,20 +118,17 @@ void load_update(int optimizer) {
         load(update_kernel<decltype(op), double>);
       },
       OptimizerList{});
+  load_update_mixed(optimizer);
 }
 
 void launch_update(int optimizer, const StepTable& table, void* stream) {
-  const std::int64_t wide_chunks = table.chunk_count - table.narrow_chunks;
+  bool advanced = launch_update_mixed(optimizer, table, true, stream);
   for_each_optimizer(
       [&](auto op, int index) {
         using Op = decltype(op);
         if (index != optimizer) return;
-        if (table.narrow_chunks > 0 || wide_chunks == 0)
-          launch("the update kernel", update_kernel<Op, float>, table.narrow_chunks > 0 ? table.narrow_chunks : 1,
-                 kThreads, stream, table, std::int64_t{0}, true);
-        if (wide_chunks > 0)
-          launch("the update kernel", update_kernel<Op, double>, wide_chunks, kThreads, stream, table,
-                 table.narrow_chunks, table.narrow_chunks == 0);
+        advanced = launch_class(update_kernel<Op, double>, table, kPlain64, !advanced, false, stream) || advanced;
+        launch_class(update_kernel<Op, float>, table, kPlain32, !advanced, !advanced, stream);
       },
       OptimizerList{});
 }

@@ -32,12 +32,21 @@ class Plan:
 def optimizers() -> dict[str, Any]: ...
 
 class TensorTable:
-    def __init__(self, optimizer: str, owner: object) -> None: ...
+    def __init__(
+        self,
+        optimizer: str,
+        owner: object,
+        master_weights: bool = False,
+        stochastic_rounding: bool = False,
+        zero_grad: bool = False,
+        ema_decay: float = -1.0,
+        state_dtype: int = -1,
+    ) -> None: ...
     def step(
         self,
         groups: list[dict[str, Any]],
         state: dict[Any, Any],
-        plans: list[Plan | None],
+        plans: list[list[tuple[int, Plan]]],
         schedule_step: int,
         num_threads: int,
         controlled: bool = False,

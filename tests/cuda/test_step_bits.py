@@ -43,9 +43,20 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool(((a.view(kind) == b.view(kind)) | (a.isnan() & b.isnan())).all())
 
 
-def as_tensor(parts: list[torch.Tensor]) -> tuple[int, int, list[int], int, bool]:
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def as_tensor(parts: list[torch.Tensor]) -> dict[str, Any]:
     p, g, *states = parts
-    return p.data_ptr(), g.data_ptr(), [s.data_ptr() for s in states], p.numel(), p.dtype == torch.float64
+    return {
+        "param": p.data_ptr(), "grad": g.data_ptr(), "states": [s.data_ptr() for s in states], "numel": p.numel(),
+        "dtype": name_of(p.dtype),
+    }  # fmt: skip
+
+
+def as_grad(grad: torch.Tensor) -> dict[str, Any]:
+    return {"grad": grad.data_ptr(), "numel": grad.numel(), "dtype": name_of(grad.dtype)}
 
 
 def hyper_of(name: str, options: dict[str, Any]) -> list[float]:
@@ -73,15 +84,16 @@ def test_update_has_the_bits_of_the_cpu(
     there = [[placed(t, o, device) for t, o in zip(parts, offsets, strict=False)] for parts in start]
     hyper = hyper_of(name, options)
     for step in (1.0, 2.0, 1000.0):
-        _testing.step_cpu(name, hyper, 0.01, step, 0.3, [as_tensor(t) for t in here], 1)
-        _testing.step_cuda(name, hyper, 0.01, step, 0.3, [as_tensor(t) for t in there], 0, 0)
+        options = {"lr": 0.01, "step": step, "grad_scale": 0.3, "grad_limit": 1e4}
+        _testing.step_cpu(name, hyper, options, [as_tensor(t) for t in here], 1)
+        _testing.step_cuda(name, hyper, options, [as_tensor(t) for t in there], 0, 0)
         for a, b, n in zip(here, there, SIZES, strict=True):
             for place, (x, y) in enumerate(zip(a, b, strict=True)):
                 assert same_bits(x, y), f"size {n}, step {step}, tensor {place}"
 
 
 @pytest.mark.parametrize("offset", [0, 1, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_norm_has_the_bits_of_the_cpu(device: torch.device, dtype: torch.dtype, offset: int) -> None:
     """Σ g² in float64, added in the order that step_control.hpp defines, whatever the alignment."""
     generator = torch.Generator().manual_seed(offset)
@@ -91,7 +103,7 @@ def test_norm_has_the_bits_of_the_cpu(device: torch.device, dtype: torch.dtype, 
         p.grad = placed(g, offset, device)
     opt = tw.optim.SGD(params, lr=0.0, max_grad_norm=1.0)
     opt.step()
-    squares = _testing.grad_squares_cpu([(0, g.data_ptr(), [], g.numel(), dtype == torch.float64) for g in grads], 1)
+    squares = _testing.grad_squares_cpu([as_grad(g) for g in grads], 1)
     assert opt.grad_norm is not None
     assert float(opt.grad_norm) == math.sqrt(squares)
     exact = math.sqrt(math.fsum(float(v) ** 2 for g in grads for v in g))
@@ -109,5 +121,5 @@ def test_norm_of_more_chunks_than_lanes(device: torch.device) -> None:
     opt = tw.optim.SGD(params, lr=0.0, max_grad_norm=1.0)
     opt.step()
     assert opt.grad_norm is not None
-    squares = _testing.grad_squares_cpu([(0, g.data_ptr(), [], g.numel(), False) for g in grads], 1)
+    squares = _testing.grad_squares_cpu([as_grad(g) for g in grads], 1)
     assert float(opt.grad_norm) == math.sqrt(squares)

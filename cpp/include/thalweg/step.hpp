@@ -34,20 +34,37 @@ int state_count(int optimizer, int variant);
 struct StepScalars {
   alignas(64) double f64[kMaxScalars];
   alignas(64) float f32[kMaxScalars];
-  double grad_scale = 1;  // every gradient is multiplied by it first, in the compute type; 1 changes no bit
+  double ema_keep = 1;  // weights of the moving average
+  double ema_take = 0;
 };
 void prepare(int optimizer, const double* hyper, double lr, double step, StepScalars* out);
 
-// One tensor's share of a step. The states follow the order of OptimizerInfo::state_names.
+// One tensor's share of a step. The states follow the order of OptimizerInfo::state_names. Computed in float64 where
+// the parameter is float64, otherwise in float32, whatever the types in memory.
 struct StepItem {
-  void* param;               // [numel], updated
-  const void* grad;          // [numel], same layout and type
-  void* states[kMaxStates];  // [numel] each, updated
-  std::int64_t numel;        // elements
-  std::int32_t scalars;      // index into the scalars
-  std::int16_t variant;
-  DType dtype;  // kFloat32 or kFloat64
+  void* param = nullptr;          // [numel], updated
+  void* grad = nullptr;           // [numel], same layout; zeroed after its use where zero_grad says so
+  void* states[kMaxStates] = {};  // [numel] each, updated
+  void* master = nullptr;         // [numel] float32 or null: it is updated, and param becomes its rounded copy
+  void* ema = nullptr;            // [numel] or null: moving average of the parameter
+  std::int64_t numel = 0;         // elements
+  std::int32_t scalars = 0;       // index into the scalars
+  std::uint32_t place = 0;        // of the parameter in its optimizer; keys stochastic rounding
+  std::int16_t variant = 0;
+  DType dtype = DType::kFloat32;  // of param
+  DType grad_dtype = DType::kFloat32;
+  DType state_dtype = DType::kFloat32;
+  DType ema_dtype = DType::kFloat32;
+  bool zero_grad = false;
+  bool stochastic = false;  // param is bfloat16 and rounded up or down by chance
 };
+
+// One type in memory and arithmetic: the loops that need no conversion.
+constexpr bool is_plain(const StepItem& item) {
+  return item.master == nullptr && (item.dtype == DType::kFloat32 || item.dtype == DType::kFloat64) &&
+         item.grad_dtype == item.dtype && item.state_dtype == item.dtype &&
+         (item.ema == nullptr || item.ema_dtype == item.dtype);
+}
 
 // ---- CPU --------------------------------------------------------------------------------------------------
 
@@ -56,16 +73,25 @@ struct StepItem {
 double grad_squares_cpu(const StepItem* items, std::size_t count, int num_threads);
 
 // Updates all items in one parallel region of at most num_threads threads. The bits do not depend on num_threads.
-void step_cpu(int optimizer, const StepItem* items, std::size_t count, const StepScalars* scalars, int num_threads);
+void step_cpu(int optimizer, const StepItem* items, std::size_t count, const StepScalars* scalars,
+              const StepVerdict& verdict, int num_threads);
 
 // ---- CUDA -------------------------------------------------------------------------------------------------
 
-// The options of one param group. A plan is evaluated on the device; without one lr_tensor is read there, if given.
+// A schedule of one hyper-parameter; words lie in host memory.
+struct PlanRef {
+  const std::uint64_t* words = nullptr;  // [count], or null: there is none
+  std::int64_t count = 0;
+};
+constexpr int kLrPlan = kMaxHyper;  // its index among a group's plans; the others follow the hyper-parameters
+constexpr int kMaxPlans = kMaxHyper + 1;
+
+// The options of one param group. Plans are evaluated on the device; without one lr_tensor is read there, if given.
 struct StepGroup {
   double hyper[kMaxHyper] = {};
   double lr = 0;
-  const std::uint64_t* plan = nullptr;  // [plan_words], host memory
-  std::int64_t plan_words = 0;
+  double ema_decay = 0;
+  PlanRef plans[kMaxPlans];
   void* lr_tensor = nullptr;  // one element on the device: read without a plan, with one it receives the next value
   DType lr_dtype = DType::kFloat32;
 };
@@ -101,7 +127,7 @@ class CudaStep {
 
 // The counterpart of step_cpu: updates all items on `device` with scalars that the host computed. Waits for the device.
 void step_cuda(int optimizer, int device, const StepItem* items, std::size_t count, const StepScalars* scalars,
-               void* stream);
+               const StepVerdict& verdict, void* stream);
 
 bool cuda_is_capturing(int device, void* stream);
 

@@ -19,6 +19,8 @@ constexpr int kNormLanes = 1024;
 // All addresses live where the tensors of the step live.
 struct StepControl {
   double max_grad_norm = -1;          // gradients enter scaled to at most this norm; negative: no clipping
+  double max_grad_value = INFINITY;   // and then with every element within [-max_grad_value, max_grad_value]
+  std::uint64_t seed = 0;             // of stochastic rounding
   bool needs_norm = false;            // clipping, looking for non-finite values, or somebody wants to know it
   bool skips_nonfinite = false;       // a norm that is not finite skips the step
   double* norm_out = nullptr;         // receives the norm of the unscaled gradients before clipping
@@ -29,7 +31,10 @@ struct StepControl {
 
 struct StepVerdict {
   double grad_scale = 1;  // what every gradient is multiplied with
-  double norm = 0;        // of the unscaled gradients, where it was asked for
+  double grad_limit = INFINITY;
+  double norm = 0;         // of the unscaled gradients, where it was asked for
+  std::uint64_t seed = 0;  // these two key stochastic rounding
+  std::int64_t step = 0;   // updates done before this one
   bool skip = false;
 };
 
@@ -40,9 +45,12 @@ THALWEG_HD double clip_coefficient(double max_norm, double norm) {
   return coefficient > 1 ? 1 : coefficient;
 }
 
-// squares: the sum of the squares of all gradients as they are, where control.needs_norm.
-THALWEG_HD StepVerdict judge(const StepControl& control, double squares) {
+// squares: the sum of the squares of all gradients as they are, where control.needs_norm. step: updates done so far.
+THALWEG_HD StepVerdict judge(const StepControl& control, double squares, std::int64_t step) {
   StepVerdict verdict;
+  verdict.grad_limit = control.max_grad_value;
+  verdict.seed = control.seed;
+  verdict.step = step;
   verdict.grad_scale = control.grad_scale != nullptr ? 1.0 / static_cast<double>(*control.grad_scale) : 1.0;
   verdict.skip = control.found_inf != nullptr && *control.found_inf != 0;
   if (!control.needs_norm) return verdict;

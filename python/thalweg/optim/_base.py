@@ -5,8 +5,9 @@ Knows nothing of any single update rule; that stands in one C++ functor per opti
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, overload
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
@@ -20,9 +21,12 @@ from torch.optim.optimizer import (
 
 from .. import _core
 from ..schedules import Schedule, from_dict
-from ._checks import check_max_grad_norm
-from ._requests import REGISTRY
-from ._scheduled import ScheduledGroups
+from ._checks import DEFAULTS, StepOptions, check_options
+from ._scheduled import ScheduledGroups, hyper_of
+from ._state_dict import as_torch_keeps_them, undo_casts
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _SCHEDULE_KEY = "thalweg_schedule"
 _SKIPPED, _CAPTURED = 1, 2  # what TensorTable.step returns beside 0
@@ -36,24 +40,16 @@ class FusedOptimizer(ScheduledGroups):
     Args:
         params: Parameters or param groups, as for any torch optimizer; `lr` may differ per group.
         defaults: torch's options of the group; `lr` is a float, a one-element tensor or a Schedule.
-        max_grad_norm: Largest norm of all gradients together that enters an update, or None.
-        skip_nonfinite: Whether a step with an infinite or NaN gradient is skipped.
+        options: What every optimizer takes beside torch's arguments, see StepOptions.
     """
 
     _step_supports_amp_scaling = True
 
-    def __init__(
-        self,
-        params: ParamsT,
-        defaults: dict[str, Any],
-        max_grad_norm: float | None = None,
-        skip_nonfinite: bool = False,
-    ) -> None:
-        self._schedules, self._written, self._plans = [], [], []
+    def __init__(self, params: ParamsT, defaults: dict[str, Any], **options: Unpack[StepOptions]) -> None:
+        self._schedules, self._others, self._written, self._others_written, self._plans = [], [], [], [], []
         self._table = None
         self._schedule_step = 0
-        self.max_grad_norm = check_max_grad_norm(type(self).__name__, max_grad_norm)
-        self.skip_nonfinite = bool(skip_nonfinite)
+        self.__dict__.update(check_options(type(self).__name__, options))
         self._start_afresh()
         lr = defaults["lr"]
         self._default_schedule = lr if isinstance(lr, Schedule) else None
@@ -85,8 +81,9 @@ class FusedOptimizer(ScheduledGroups):
             group["params"] = group["params"] if isinstance(group["params"], Tensor) else list(group["params"])
             group["lr"] = self._start_value(schedule, {**self.defaults, **group})
         self._check_group({**self.defaults, **group})
+        others = self._take_schedules(group)
         super().add_param_group(group)
-        self._append_schedule(schedule)
+        self._append_schedules(schedule, others)
         self._table = None
 
     @overload
@@ -117,7 +114,7 @@ class FusedOptimizer(ScheduledGroups):
                 loss = closure()
         self._follow_foreign_writes()
         if self._table is None:
-            self._table = _core.TensorTable(self.core_name, self)
+            self._table = self._new_table()
         controlled = self._controlled()
         result = self._table.step(
             self.param_groups, self.state, self._plans, self._schedule_step, torch.get_num_threads(), controlled
@@ -129,10 +126,65 @@ class FusedOptimizer(ScheduledGroups):
         if result in (_SKIPPED, _CAPTURED):
             return loss
         self._schedule_step += 1
-        for index, plan in enumerate(self._plans):
-            if plan is not None:
-                self._written[index] = self.param_groups[index]["lr"]
+        for index, plans in enumerate(self._plans):
+            if not plans:
+                continue
+            group = self.param_groups[index]
+            if self._schedules[index] is not None:
+                self._written[index] = group["lr"]
+            for name in self._others[index]:
+                self._others_written[index][name] = hyper_of(group, name)
         return loss
+
+    def _new_table(self) -> Any:
+        numbers = {torch.float32: 1, torch.bfloat16: 2}  # of the core's DType
+        return _core.TensorTable(
+            self.core_name,
+            self,
+            master_weights=self.master_weights,
+            stochastic_rounding=self.stochastic_rounding,
+            zero_grad=self.zero_grad_in_step,
+            ema_decay=-1.0 if self.ema_decay is None else self.ema_decay,
+            state_dtype=-1 if self.state_dtype is None else numbers[self.state_dtype],
+        )
+
+    @contextmanager
+    def swap_ema(self) -> Iterator[None]:
+        """Within the context the parameters are their moving averages; afterwards what they were, bit for bit.
+
+        Raises:
+            RuntimeError: The optimizer keeps no averages, or has not stepped yet.
+
+        Example:
+            >>> import torch, thalweg as tw
+            >>> p = torch.nn.Parameter(torch.zeros(1))
+            >>> opt = tw.optim.SGD([p], lr=1.0, ema_decay=0.5)
+            >>> for _ in range(2):
+            ...     p.grad = torch.ones(1)
+            ...     opt.step()
+            >>> with opt.swap_ema():
+            ...     print(p.item())
+            -1.5
+            >>> p.item()
+            -2.0
+        """
+        pairs = [
+            (p, self.state[p]["ema"]) for g in self.param_groups for p in g["params"] if "ema" in self.state.get(p, {})
+        ]
+        if not pairs:
+            raise RuntimeError(
+                f"{type(self).__name__}: no moving average to swap in; pass ema_decay and step at least once"
+            )
+        with torch.no_grad():
+            kept = [p.detach().clone(memory_format=torch.preserve_format) for p, _ in pairs]
+            for p, ema in pairs:
+                p.copy_(ema)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for (p, _), value in zip(pairs, kept, strict=True):
+                    p.copy_(value)
 
     def _keep_for_replays(self) -> None:
         """A graph writes to what it was captured with, also after load_state_dict() put other tensors in its place."""
@@ -149,35 +201,15 @@ class FusedOptimizer(ScheduledGroups):
         for group, schedule in zip(state["param_groups"], self._schedules, strict=True):
             if isinstance(group["lr"], Tensor) and schedule is not None:
                 group["lr"] = schedule(self._schedule_step)
-            if schedule is not None:
-                group[_SCHEDULE_KEY] = {"schedule": schedule.to_dict(), "step": self._schedule_step}
-        self._as_torch_keeps_them(state)
+        for group, schedule, others in zip(state["param_groups"], self._schedules, self._others, strict=True):
+            if schedule is not None or others or self.stochastic_rounding:  # whose bits the step keys
+                group[_SCHEDULE_KEY] = {
+                    "schedule": None if schedule is None else schedule.to_dict(),
+                    "others": {name: other.to_dict() for name, other in others.items()},
+                    "step": self._schedule_step,
+                }
+        as_torch_keeps_them(self, state)
         return state
-
-    def _as_torch_keeps_them(self, state: dict[str, Any]) -> None:
-        """On a device: `step` on the host unless fused or capturable, no state before the first step that was done."""
-        devices = {p.device for p in self.state if p.device in self._clocks}
-        if not devices:
-            return
-        groups = {i: group for group in state["param_groups"] for i in group["params"]}
-        params = [p for group in self.param_groups for p in group["params"]]
-        entries = {
-            i: entry
-            for i, entry in state["state"].items()
-            if params[i].device in devices and not (groups[i].get("fused") or groups[i].get("capturable"))
-        }
-        counted = [i for i in entries if isinstance(entries[i].get("step"), Tensor)]
-        if counted:  # one copy from each device instead of one per parameter
-            for device in devices:
-                there = [i for i in counted if params[i].device == device]
-                if there:
-                    values = torch.stack([entries[i]["step"].reshape(()) for i in there]).cpu()
-                    for i, value in zip(there, values.unbind(), strict=True):
-                        state["state"][i] = {**entries[i], "step": value.clone()}
-        fresh = [i for i in state["state"] if params[i] in self._counts]
-        for i in fresh:
-            if float(self._counts[params[i]]) == 0:
-                state["state"][i] = {**state["state"][i], **dict.fromkeys(REGISTRY[self.core_name]["state_names"])}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state_dict of this class or of torch's class of the same name.
@@ -185,9 +217,10 @@ class FusedOptimizer(ScheduledGroups):
         A saved schedule is taken over with its position. Where none was saved, the schedule given at construction
         is kept and its position is the largest `step` of the loaded state.
         """
-        own = list(self._schedules)
+        own, own_others = list(self._schedules), list(self._others)
         self._counts = {}
         super().load_state_dict(state_dict)
+        undo_casts(self, state_dict)
         saved = [group.pop(_SCHEDULE_KEY, None) for group in self.param_groups]
         steps = [entry["step"] for entry in saved if entry is not None]
         if not steps:
@@ -195,13 +228,16 @@ class FusedOptimizer(ScheduledGroups):
         self._unsure = self._captured
         self._set_schedule_step(max(steps, default=self._schedule_step))
         for index, entry in enumerate(saved):
-            schedule = own[index] if entry is None else from_dict(entry["schedule"])
-            self._schedules[index] = schedule
-            self._plans[index] = None if schedule is None else schedule.plan
-            self._written[index] = None
-            if schedule is not None:
+            entry = {"schedule": None, "others": {}, **(entry or {})}
+            lr = from_dict(entry["schedule"]) if entry["schedule"] is not None else own[index]
+            others = {name: from_dict(other) for name, other in entry["others"].items()} or own_others[index]
+            self._schedules[index], self._others[index] = lr, others
+            self._written[index], self._others_written[index] = None, {}
+            self._plans[index] = self._plans_of(index)
+            if lr is not None:
                 group = self.param_groups[index]
-                group["lr"] = self._written[index] = self._start_value(schedule, group)
+                group["lr"] = self._start_value(lr, group)
+        self._write_rates()
         self._table = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -210,12 +246,13 @@ class FusedOptimizer(ScheduledGroups):
         state = dict(super().__getstate__())
         state.update(
             _schedules=list(self._schedules),
+            _others=[dict(others) for others in self._others],
             _written=list(self._written),
+            _others_written=[dict(written) for written in self._others_written],
             _schedule_step=self._schedule_step,
             _default_schedule=self._default_schedule,
             _counts=self._counts,
-            max_grad_norm=self.max_grad_norm,
-            skip_nonfinite=self.skip_nonfinite,
+            **{name: self.__dict__[name] for name in DEFAULTS},
         )
         return state
 
@@ -223,7 +260,7 @@ class FusedOptimizer(ScheduledGroups):
         """Restore from pickle or load_state_dict; options that came later get their defaults."""
         super().__setstate__(state)
         if "_schedules" in state:
-            self._plans = [None if s is None else s.plan for s in self._schedules]
+            self._plans = [self._plans_of(index) for index in range(len(self._schedules))]
             self._start_afresh()
         self._table = None
         for group in self.param_groups:

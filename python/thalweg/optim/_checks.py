@@ -1,10 +1,11 @@
-"""Checks of hyper-parameters with torch's exception types and texts."""
+"""Checks of hyper-parameters, with torch's exception types and texts, and of the options that torch has not."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypedDict
 
+import torch
 from torch import Tensor
 
 from .._check import describe
@@ -31,7 +32,9 @@ def check_lr(lr: Any) -> None:
 
 
 def check_number(what: str, value: Any, below: float = math.inf) -> None:
-    """Require 0 <= value < below, with torch's text; NaN and infinity are refused."""
+    """Require 0 <= value < below, with torch's text; NaN and infinity are refused. A Schedule has checked itself."""
+    if isinstance(value, Schedule):
+        return
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise ValueError(f"Tensor {what} must be 1-element")
@@ -41,12 +44,74 @@ def check_number(what: str, value: Any, below: float = math.inf) -> None:
         raise ValueError(f"Invalid {what}: {value}")
 
 
-def check_max_grad_norm(who: str, value: float | None) -> float | None:
-    """Accept None or a number >= 0."""
+class StepOptions(TypedDict, total=False):
+    """What every optimizer takes beside torch's arguments.
+
+    max_grad_norm: Clip the norm of all gradients together to this in the step itself; the gradients stay as they are.
+    max_grad_value: Then clip every element to [-max_grad_value, max_grad_value].
+    skip_nonfinite: Skip steps whose gradients hold NaN or infinity: parameters, state and schedule stay.
+    ema_decay: Keep a moving average of every parameter, `ema` in its state; see `swap_ema`.
+    zero_grad_in_step: Zero the gradients after their use, in the same pass.
+    master_weights: Update float32 copies of 16-bit parameters, `master_param` in their state.
+    stochastic_rounding: Round bfloat16 parameters up or down by chance, unbiased; needs no master weights.
+    state_dtype: torch.float32 or torch.bfloat16 for the states; by default float32 beside master weights, otherwise the
+        parameter's.
+    seed: Of stochastic rounding: same seed, same bits.
+    """
+
+    max_grad_norm: float | None
+    max_grad_value: float | None
+    skip_nonfinite: bool
+    ema_decay: float | None
+    zero_grad_in_step: bool
+    master_weights: bool
+    stochastic_rounding: bool
+    state_dtype: torch.dtype | None
+    seed: int
+
+
+DEFAULTS: StepOptions = {
+    "max_grad_norm": None,
+    "max_grad_value": None,
+    "skip_nonfinite": False,
+    "ema_decay": None,
+    "zero_grad_in_step": False,
+    "master_weights": False,
+    "stochastic_rounding": False,
+    "state_dtype": None,
+    "seed": 0,
+}
+
+
+def check_options(who: str, options: StepOptions) -> StepOptions:
+    """Complete and check the options; unknown names are a TypeError as for any keyword argument."""
+    unknown = sorted(set(options) - set(DEFAULTS))
+    if unknown:
+        raise TypeError(f"{who}.__init__() got an unexpected keyword argument {unknown[0]!r}")
+    full: StepOptions = {**DEFAULTS, **options}
+    _check_limit(who, "max_grad_norm", full["max_grad_norm"])
+    _check_limit(who, "max_grad_value", full["max_grad_value"])
+    decay = full["ema_decay"]
+    if decay is not None and (isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 <= decay < 1):
+        raise ValueError(f"{who}: ema_decay must be a number in [0, 1) or None, got {describe(decay)}")
+    if full["state_dtype"] not in (None, torch.float32, torch.bfloat16):
+        raise ValueError(
+            f"{who}: state_dtype must be torch.float32, torch.bfloat16 or None, got {describe(full['state_dtype'])}"
+        )
+    if full["master_weights"] and full["stochastic_rounding"]:
+        raise ValueError(
+            f"{who}: master_weights and stochastic_rounding exclude each other; master weights need no rounding by chance"
+        )
+    seed = full["seed"]
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"{who}: seed must be an integer in [0, 2^63), got {describe(seed)}")
+    return full
+
+
+def _check_limit(who: str, name: str, value: Any) -> None:
     if value is None:
-        return None
+        return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{who}: max_grad_norm must be a number or None, got {describe(value)}")
+        raise TypeError(f"{who}: {name} must be a number or None, got {describe(value)}")
     if not float(value) >= 0.0:
-        raise ValueError(f"{who}: max_grad_norm must be >= 0, got {value}")
-    return float(value)
+        raise ValueError(f"{who}: {name} must be >= 0, got {value}")

@@ -15,7 +15,7 @@ from .. import _core
 
 REGISTRY: dict[str, dict[str, Any]] = _core.optimizers()
 
-_Control = tuple[float | None, bool, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+_Control = tuple[float | None, float | None, bool, int, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
 class CoreRequests(Optimizer):
@@ -23,7 +23,14 @@ class CoreRequests(Optimizer):
 
     core_name: str  # of the functor in the core's registry
     max_grad_norm: float | None
+    max_grad_value: float | None
     skip_nonfinite: bool
+    ema_decay: float | None
+    zero_grad_in_step: bool
+    master_weights: bool
+    stochastic_rounding: bool
+    state_dtype: torch.dtype | None
+    seed: int
     _schedule_step: int
     _clocks: dict[torch.device, Tensor]  # per CUDA device: updates that the schedules have seen there
     _counts: dict[Tensor, Tensor]  # per parameter on a device: its steps, where torch's state has no such entry
@@ -47,7 +54,12 @@ class CoreRequests(Optimizer):
                     created.append((param, "step"))
                 for name in info["state_names"][:count]:
                     if state.get(name) is None:
-                        state[name] = torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
+                        dtype = self._dtypes(param)["state"]
+                        state[name] = torch.zeros_like(param, dtype=dtype, requires_grad=False)
+                        created.append((param, name))
+                for name, dtype in self._copies(param).items():
+                    if name not in state:
+                        state[name] = param.detach().to(dtype, copy=True, memory_format=torch.preserve_format)
                         created.append((param, name))
         except BaseException:  # out of memory, Ctrl-C: as if nothing had been asked
             for param, name in created:
@@ -55,11 +67,26 @@ class CoreRequests(Optimizer):
             self._drop_empty_states(params)
             raise
 
+    def _dtypes(self, param: Tensor) -> dict[str, torch.dtype]:
+        """Types of a parameter's state tensors, its moving average and its master weights."""
+        low = param.dtype in (torch.bfloat16, torch.float16)
+        if param.dtype == torch.float64:
+            state = torch.float64
+        else:
+            state = self.state_dtype or (torch.float32 if low and self.master_weights else param.dtype)
+        return {"state": state, "ema": torch.float32 if low else param.dtype, "master_param": torch.float32}
+
+    def _copies(self, param: Tensor) -> dict[str, torch.dtype]:
+        """Names and types of the states that begin as copies of the parameter."""
+        low = param.dtype in (torch.bfloat16, torch.float16)
+        wanted = (("master_param", self.master_weights and low), ("ema", self.ema_decay is not None))
+        return {name: self._dtypes(param)[name] for name, wants in wanted if wants}
+
     def _forget_states(self, params: list[Tensor]) -> None:
         """Drop states that were created in a step which was then skipped."""
         info = REGISTRY[self.core_name]
         for param in params:
-            for name in ("step", *info["state_names"]):
+            for name in ("step", *info["state_names"], "master_param", "ema"):
                 self.state[param].pop(name, None)
         self._drop_empty_states(params)
 
@@ -72,14 +99,15 @@ class CoreRequests(Optimizer):
         """Bring a loaded or re-laid state into the form that the core steps: on the device and laid out as `param`."""
         state = self.state[param]
         info = REGISTRY[self.core_name]
-        for name in info["state_names"][:count]:
+        wanted = {name: self._dtypes(param)["state"] for name in info["state_names"][:count]} | self._copies(param)
+        for name, dtype in wanted.items():
             value = state[name]
             if value.shape != param.shape:
                 raise ValueError(
                     f"{type(self).__name__}: state {name!r} of {self._name_of(param)} must have shape "
                     f"{tuple(param.shape)}, got {tuple(value.shape)}; load a state_dict of the same model"
                 )
-            state[name] = torch.empty_like(param, requires_grad=False).copy_(value)
+            state[name] = torch.empty_like(param, dtype=dtype, requires_grad=False).copy_(value)
         if info["counts_steps"]:
             step = state["step"]
             step = step.reshape(()) if isinstance(step, Tensor) else torch.tensor(float(step))
@@ -106,6 +134,8 @@ class CoreRequests(Optimizer):
         own = self.__dict__
         return (
             own["max_grad_norm"] is not None
+            or own["max_grad_value"] is not None
+            or own["stochastic_rounding"]
             or own["skip_nonfinite"]
             or own["_found_inf_out"] is not None
             or own.get("found_inf") is not None  # this and grad_scale are set by GradScaler for the step alone
@@ -128,7 +158,9 @@ class CoreRequests(Optimizer):
         folded = self._found_inf_out is not None
         return (
             self.max_grad_norm,
+            self.max_grad_value,
             self.skip_nonfinite or folded,
+            self.seed,
             there(self.__dict__.get("grad_scale")),
             there(self.__dict__.get("found_inf")),
             self._found_inf_out,
@@ -175,10 +207,11 @@ class CoreRequests(Optimizer):
                 f"{who} is on {param.device}; thalweg steps parameters on the CPU and on NVIDIA GPUs. Move the model "
                 "with model.cpu(), or use torch's optimizer"
             )
-        if param.dtype not in (torch.float32, torch.float64) or grad.dtype != param.dtype:
+        known = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+        if param.dtype not in known or grad.dtype not in known:
             raise RuntimeError(
-                f"{who} has dtype {param.dtype} and its gradient {grad.dtype}; expected both float32 or both "
-                "float64. Cast the model with model.float(), or use torch's optimizer"
+                f"{who} has dtype {param.dtype} and its gradient {grad.dtype}; expected float64, float32, bfloat16 or "
+                "float16. Cast the model with model.float(), or use torch's optimizer"
             )
         if not param.is_cuda and param.shape == grad.shape:
             raise RuntimeError(f"{who} is on the CPU and cannot be part of a CUDA graph; move the model to the device")

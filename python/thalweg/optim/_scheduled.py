@@ -1,4 +1,4 @@
-"""Learning-rate schedules of param groups: which group has one, where they stand, what the host sees of it.
+"""Schedules of param groups, of lr and other hyper-parameters: who has one, where they stand, what the host sees of it.
 
 Knows no update rule. The truth on a CUDA device is a clock there, which the kernels advance; the host mirrors it.
 """
@@ -15,15 +15,17 @@ from torch import Tensor
 
 from .._check import describe
 from ..schedules import Schedule
-from ._requests import CoreRequests
+from ._requests import REGISTRY, CoreRequests
 
 
 class ScheduledGroups(CoreRequests):
     """The part of an optimizer that keeps the schedules of its groups."""
 
-    _schedules: list[Schedule | None]
-    _plans: list[Any]  # the core's form of each
+    _schedules: list[Schedule | None]  # of lr
+    _others: list[dict[str, Schedule]]  # of the core's hyper-parameters beside it, by the core's names
+    _plans: list[list[tuple[int, Any]]]  # the core's form of each; index -1 is lr
     _written: list[float | Tensor | None]  # what the schedule put into group["lr"] last
+    _others_written: list[dict[str, float]]
     _default_schedule: Schedule | None
     _unsure: bool  # the device may have done other steps than the host counted
     _captured: bool  # a CUDA graph holds a step
@@ -33,6 +35,11 @@ class ScheduledGroups(CoreRequests):
     def schedules(self) -> tuple[Schedule | None, ...]:
         """The learning rate's schedule of each param group; None where it is a plain number."""
         return tuple(self._schedules)
+
+    @property
+    def hyper_schedules(self) -> tuple[dict[str, Schedule], ...]:
+        """Schedules of each group beside that of lr, by name: "momentum", "beta1", "beta2", "weight_decay"."""
+        return tuple(dict(others) for others in self._others)
 
     @property
     def schedule_step(self) -> int:
@@ -73,7 +80,11 @@ class ScheduledGroups(CoreRequests):
             clock.fill_(step)
 
     def _write_rates(self) -> None:
-        """Every scheduled group's `lr` for the next step; a tensor is filled, never replaced."""
+        """Every scheduled value for the next step; a tensor is filled, never replaced."""
+        for index, others in enumerate(self._others):
+            for name, other in others.items():
+                value = self._others_written[index][name] = other(self._schedule_step)
+                set_hyper(self.param_groups[index], name, value)
         for index, schedule in enumerate(self._schedules):
             if schedule is None:
                 continue
@@ -84,10 +95,35 @@ class ScheduledGroups(CoreRequests):
                 self.param_groups[index]["lr"] = lr = schedule(self._schedule_step)
             self._written[index] = lr
 
-    def _append_schedule(self, schedule: Schedule | None) -> None:
-        self._schedules.append(schedule)
-        self._plans.append(None if schedule is None else schedule.plan)
-        self._written.append(None if schedule is None else self.param_groups[-1]["lr"])
+    def _append_schedules(self, lr: Schedule | None, others: dict[str, Schedule]) -> None:
+        """Of the group that was added last."""
+        group = self.param_groups[-1]
+        self._schedules.append(lr)
+        self._others.append(others)
+        self._written.append(None if lr is None else group["lr"])
+        self._others_written.append({name: hyper_of(group, name) for name in others})
+        self._plans.append(self._plans_of(len(self._schedules) - 1))
+
+    def _plans_of(self, index: int) -> list[tuple[int, Any]]:
+        lr = self._schedules[index]
+        names = REGISTRY[self.core_name]["hyper_names"]
+        others = [(names.index(name), schedule.plan) for name, schedule in self._others[index].items()]
+        return others if lr is None else [(-1, lr.plan), *others]
+
+    def _take_schedules(self, group: dict[str, Any]) -> dict[str, Schedule]:
+        """Replace the schedules in a new group, those of lr aside, by their values; return them by the core's names."""
+        found: dict[str, Schedule] = {}
+        for name in REGISTRY[self.core_name]["hyper_names"]:
+            key, element = place_of(name)
+            value = group.get(key, self.defaults.get(key))
+            if element is not None:
+                value = value[element] if isinstance(value, (tuple, list)) and len(value) > element else None
+            if isinstance(value, Schedule):
+                found[name] = value
+        for name, schedule in found.items():
+            group.setdefault(place_of(name)[0], self.defaults.get(place_of(name)[0]))
+            set_hyper(group, name, schedule(self._schedule_step))
+        return found
 
     def _start_value(self, schedule: Schedule, group: dict[str, Any]) -> float | Tensor:
         """`lr` of a new group: a number, or with `capturable` a tensor on the device that the kernels keep right."""
@@ -101,27 +137,34 @@ class ScheduledGroups(CoreRequests):
         return torch.tensor(value, dtype=torch.float64, device=device)
 
     def _follow_foreign_writes(self) -> None:
-        """A group whose `lr` is not what its schedule wrote last belongs to the writer from now on."""
+        """What is not what its schedule wrote last belongs to the writer from now on."""
         for index, written in enumerate(self._written):
-            if written is None:
-                continue
-            lr = self.param_groups[index]["lr"]
-            if lr is written or (isinstance(lr, float) and lr == written):
-                continue
-            if self._table is not None and self._table.capturing():
-                raise RuntimeError(
-                    f"{type(self).__name__}: lr of group {index} was set from outside to {describe(lr)} while a CUDA "
-                    "graph is captured; its replays would follow neither. Set it before the capture"
-                )
-            self._drop_schedule(index)
-            warnings.warn(
-                f"{type(self).__name__}: lr of group {index} was set from outside to {describe(lr)}; its schedule is "
-                "dropped and this value is used. Pass lr as a number if another scheduler drives it.",
-                stacklevel=4,
-            )
+            if written is not None:
+                lr = self.param_groups[index]["lr"]
+                if not (lr is written or (isinstance(lr, float) and lr == written)):
+                    self._give_up(index, "lr", lr)
+        for index, others in enumerate(self._others_written):
+            for name, value in list(others.items()):
+                now = hyper_of(self.param_groups[index], name)
+                if now is not value and now != value:
+                    self._give_up(index, name, now)
 
-    def _drop_schedule(self, index: int) -> None:
-        self._schedules[index] = self._plans[index] = self._written[index] = None
+    def _give_up(self, index: int, name: str, value: Any) -> None:
+        who = f"{type(self).__name__}: {name} of group {index} was set from outside to {describe(value)}"
+        if self._table is not None and self._table.capturing():
+            raise RuntimeError(
+                f"{who} while a CUDA graph is captured; its replays would follow neither. Set it before the capture"
+            )
+        if name == "lr":
+            self._schedules[index] = self._written[index] = None
+        else:
+            del self._others[index][name], self._others_written[index][name]
+        self._plans[index] = self._plans_of(index)
+        warnings.warn(
+            f"{who}; its schedule is dropped and this value is used. Pass {name} as a number if another scheduler drives "
+            "it.",
+            stacklevel=5,
+        )
 
     @contextmanager
     def _lr_override(self) -> Iterator[Callable[[Sequence[float]], None]]:
@@ -129,9 +172,11 @@ class ScheduledGroups(CoreRequests):
         self._catch_up()
         kept = (self._schedules, self._plans, self._written)
         step = self._schedule_step
+        others = [{name: hyper_of(g, name) for name in o} for g, o in zip(self.param_groups, self._others, strict=True)]
         lrs = [group["lr"] for group in self.param_groups]
         empty: list[Any] = [None] * len(self.param_groups)
-        self._schedules, self._plans, self._written = empty, list(empty), list(empty)
+        self._schedules, self._written = empty, list(empty)
+        self._plans = [self._plans_of(index) for index in range(len(self.param_groups))]
 
         def set_lr(values: Sequence[float]) -> None:
             for group, value in zip(self.param_groups, values, strict=True):
@@ -148,4 +193,28 @@ class ScheduledGroups(CoreRequests):
             for group, lr in zip(self.param_groups, lrs, strict=True):
                 group["lr"] = lr
             self._schedules, self._plans, self._written = kept
+            for group, values_of, written in zip(self.param_groups, others, self._others_written, strict=True):
+                for name, value in values_of.items():
+                    set_hyper(group, name, value)
+                    written[name] = value
             self._set_schedule_step(step)
+
+
+def place_of(name: str) -> tuple[str, int | None]:
+    """Where torch keeps a hyper-parameter of the core: "beta1" is element 0 of "betas"."""
+    return ("betas", int(name[4]) - 1) if name in ("beta1", "beta2", "beta3") else (name, None)
+
+
+def hyper_of(group: dict[str, Any], name: str) -> Any:
+    """A hyper-parameter of a group by the core's name."""
+    key, element = place_of(name)
+    return group[key] if element is None else group[key][element]
+
+
+def set_hyper(group: dict[str, Any], name: str, value: float) -> None:
+    """Write a hyper-parameter of a group by the core's name; pairs are replaced, as others may hold the old one."""
+    key, element = place_of(name)
+    if element is None:
+        group[key] = value
+    else:
+        group[key] = (*group[key][:element], value, *group[key][element + 1 :])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from ..schedules import Schedule
 from ._base import FusedOptimizer
-from ._checks import check_implementation, check_lr, check_number
+from ._checks import StepOptions, check_implementation, check_lr, check_number
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Adam(FusedOptimizer):
@@ -23,11 +26,11 @@ class Adam(FusedOptimizer):
     With `amsgrad` the largest :math:`v` so far stands in the denominator.
 
     Args:
-        params: Parameters (float32 or float64, any shape), named parameters, or param groups.
+        params: Parameters (float64, float32, bfloat16 or float16, any shape), named parameters, or param groups.
         lr: Learning rate γ: a number ≥ 0, a one-element tensor, or a Schedule; step k+1 uses `lr(k)`.
-        betas: Decay rates β₁, β₂ of the two averages, each in [0, 1).
+        betas: Decay rates β₁, β₂ of the two averages, each in [0, 1) or a Schedule.
         eps: Added to the denominator, ≥ 0.
-        weight_decay: Coupled (L2) weight decay λ ≥ 0.
+        weight_decay: Coupled (L2) weight decay λ ≥ 0, or a Schedule.
         amsgrad: Keep the largest second moment.
         foreach: Accepted for torch's signature; there is one implementation.
         maximize: Ascend instead of descend.
@@ -35,8 +38,7 @@ class Adam(FusedOptimizer):
         differentiable: Not supported; must be False.
         fused: Accepted for torch's signature; there is one implementation.
         decoupled_weight_decay: Decay as AdamW does.
-        max_grad_norm: Clip the norm of all gradients together to this in the step itself; the gradients stay as they are.
-        skip_nonfinite: Skip steps whose gradients hold NaN or infinity: parameters, state and schedule stay.
+        options: Clipping, skipped steps, moving average, 16-bit training: see `StepOptions`.
 
     Raises:
         ValueError: A hyper-parameter is out of its range.
@@ -61,9 +63,9 @@ class Adam(FusedOptimizer):
         self,
         params: ParamsT,
         lr: float | Tensor | Schedule = 1e-3,
-        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        betas: tuple[float | Tensor | Schedule, float | Tensor | Schedule] = (0.9, 0.999),
         eps: float = 1e-8,
-        weight_decay: float = 0,
+        weight_decay: float | Schedule = 0,
         amsgrad: bool = False,
         *,
         foreach: bool | None = None,
@@ -72,8 +74,7 @@ class Adam(FusedOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
-        max_grad_norm: float | None = None,
-        skip_nonfinite: bool = False,
+        **options: Unpack[StepOptions],
     ) -> None:
         defaults = {
             "lr": lr,
@@ -91,7 +92,7 @@ class Adam(FusedOptimizer):
         self._check_group(defaults)
         if decoupled_weight_decay:
             self.core_name = "adamw"  # the functor whose decay is decoupled
-        super().__init__(params, defaults, max_grad_norm, skip_nonfinite)
+        super().__init__(params, defaults, **options)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_lr(group["lr"])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from ..schedules import Schedule
+from ._checks import StepOptions
 from .adam import Adam
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class AdamW(Adam):
@@ -20,19 +24,18 @@ class AdamW(Adam):
                   - \gamma_t\,\frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}
 
     Args:
-        params: Parameters (float32 or float64, any shape), named parameters, or param groups.
+        params: Parameters (float64, float32, bfloat16 or float16, any shape), named parameters, or param groups.
         lr: Learning rate γ: a number ≥ 0, a one-element tensor, or a Schedule; step k+1 uses `lr(k)`.
-        betas: Decay rates β₁, β₂ of the two averages, each in [0, 1).
+        betas: Decay rates β₁, β₂ of the two averages, each in [0, 1) or a Schedule.
         eps: Added to the denominator, ≥ 0.
-        weight_decay: Decoupled weight decay λ ≥ 0.
+        weight_decay: Decoupled weight decay λ ≥ 0, or a Schedule.
         amsgrad: Keep the largest second moment.
         maximize: Ascend instead of descend.
         foreach: Accepted for torch's signature; there is one implementation.
         capturable: CUDA graphs need no flag; with a Schedule it makes `group["lr"]` a tensor that the step keeps right.
         differentiable: Not supported; must be False.
         fused: Accepted for torch's signature; there is one implementation.
-        max_grad_norm: Clip the norm of all gradients together to this in the step itself; the gradients stay as they are.
-        skip_nonfinite: Skip steps whose gradients hold NaN or infinity: parameters, state and schedule stay.
+        options: Clipping, skipped steps, moving average, 16-bit training: see `StepOptions`.
 
     Raises:
         ValueError: A hyper-parameter is out of its range.
@@ -60,9 +63,9 @@ class AdamW(Adam):
         self,
         params: ParamsT,
         lr: float | Tensor | Schedule = 1e-3,
-        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        betas: tuple[float | Tensor | Schedule, float | Tensor | Schedule] = (0.9, 0.999),
         eps: float = 1e-8,
-        weight_decay: float = 1e-2,
+        weight_decay: float | Schedule = 1e-2,
         amsgrad: bool = False,
         *,
         maximize: bool = False,
@@ -70,8 +73,7 @@ class AdamW(Adam):
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
-        max_grad_norm: float | None = None,
-        skip_nonfinite: bool = False,
+        **options: Unpack[StepOptions],
     ) -> None:
         super().__init__(
             params,
@@ -86,8 +88,7 @@ class AdamW(Adam):
             differentiable=differentiable,
             fused=fused,
             decoupled_weight_decay=True,
-            max_grad_norm=max_grad_norm,
-            skip_nonfinite=skip_nonfinite,
+            **options,
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from ..schedules import Schedule
 from ._base import FusedOptimizer
-from ._checks import check_implementation, check_lr, check_number
+from ._checks import StepOptions, check_implementation, check_lr, check_number
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class SGD(FusedOptimizer):
@@ -22,18 +25,17 @@ class SGD(FusedOptimizer):
                   \quad\text{or}\quad \theta_{t-1} - \gamma_t\,b_t
 
     Args:
-        params: Parameters (float32 or float64, any shape), named parameters, or param groups.
+        params: Parameters (float64, float32, bfloat16 or float16, any shape), named parameters, or param groups.
         lr: Learning rate γ: a number ≥ 0, a one-element tensor, or a Schedule; step k+1 uses `lr(k)`.
-        momentum: Momentum μ ≥ 0; 0 keeps no state.
+        momentum: Momentum μ ≥ 0, or a Schedule; 0 keeps no state.
         dampening: Dampening τ of the gradient in the momentum buffer.
-        weight_decay: Coupled (L2) weight decay λ ≥ 0.
+        weight_decay: Coupled (L2) weight decay λ ≥ 0, or a Schedule.
         nesterov: Nesterov's momentum; needs momentum > 0 and dampening = 0.
         maximize: Ascend instead of descend.
         foreach: Accepted for torch's signature; there is one implementation.
         differentiable: Not supported; must be False.
         fused: Accepted for torch's signature; there is one implementation.
-        max_grad_norm: Clip the norm of all gradients together to this in the step itself; the gradients stay as they are.
-        skip_nonfinite: Skip steps whose gradients hold NaN or infinity: parameters, state and schedule stay.
+        options: Clipping, skipped steps, moving average, 16-bit training: see `StepOptions`.
 
     Raises:
         ValueError: A hyper-parameter is out of its range.
@@ -59,17 +61,16 @@ class SGD(FusedOptimizer):
         self,
         params: ParamsT,
         lr: float | Tensor | Schedule = 1e-3,
-        momentum: float = 0,
+        momentum: float | Schedule = 0,
         dampening: float = 0,
-        weight_decay: float | Tensor = 0,
+        weight_decay: float | Tensor | Schedule = 0,
         nesterov: bool = False,
         *,
         maximize: bool = False,
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
-        max_grad_norm: float | None = None,
-        skip_nonfinite: bool = False,
+        **options: Unpack[StepOptions],
     ) -> None:
         defaults = {
             "lr": lr,
@@ -83,13 +84,14 @@ class SGD(FusedOptimizer):
             "fused": fused,
         }
         self._check_group(defaults)
-        super().__init__(params, defaults, max_grad_norm, skip_nonfinite)
+        super().__init__(params, defaults, **options)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_lr(group["lr"])
         check_number("momentum value", group["momentum"])
         check_number("weight_decay value", group["weight_decay"])
-        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+        used = isinstance(group["momentum"], Schedule) or group["momentum"] > 0
+        if group["nesterov"] and (not used or group["dampening"] != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
         check_number("dampening value", abs(group["dampening"]))
         check_implementation("SGD", group["foreach"], group["fused"], group["differentiable"])

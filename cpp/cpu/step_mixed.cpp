@@ -1,0 +1,164 @@
+// What a step does beside the plain loop, block by block while the block is in the first cache: conversion of other
+// storage types, master weights, stochastic rounding, the moving average, zeroed gradients.
+#include <algorithm>
+
+#include "step_spans.hpp"
+#include "thalweg/storage.hpp"
+
+namespace thalweg {
+namespace {
+
+constexpr std::int64_t kBlock = 1024;  // elements; five streams of float32 take 20 KiB
+
+// ---- loops over one stream; Type is its storage, T what is computed in ----
+template <class Type, class T>
+THALWEG_HD void widen_body(T* __restrict out, const void* data, std::int64_t begin, std::int64_t n) {
+  const auto* in = static_cast<const typename Type::Storage*>(data) + begin;
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(Type::load(in[i]));
+}
+
+template <class Type, class T>
+THALWEG_HD void narrow_body(void* data, const T* __restrict values, std::int64_t begin, std::int64_t n) {
+  auto* out = static_cast<typename Type::Storage*>(data) + begin;
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < n; ++i) out[i] = Type::store(static_cast<typename Type::Compute>(values[i]));
+}
+
+template <class Type, class T>
+THALWEG_HD void average_body(void* data, const T* __restrict values, std::int64_t begin, std::int64_t n, T keep,
+                             T take) {
+  auto* ema = static_cast<typename Type::Storage*>(data) + begin;
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < n; ++i) {
+    const T old = static_cast<T>(Type::load(ema[i]));
+    ema[i] = Type::store(static_cast<typename Type::Compute>(weighted_mean(old, values[i], keep, take)));
+  }
+}
+
+// The three loops, each compiled for every instruction set.
+template <class T>
+struct Loops {
+  void (*widen)(T*, const void*, std::int64_t, std::int64_t);
+  void (*narrow)(void*, const T*, std::int64_t, std::int64_t);
+  void (*average)(void*, const T*, std::int64_t, std::int64_t, T, T);
+};
+
+#define THALWEG_LOOPS(suffix, target)                                                                             \
+  template <class Type, class T>                                                                                  \
+  target void widen_##suffix(T* out, const void* data, std::int64_t begin, std::int64_t n) {                      \
+    widen_body<Type, T>(out, data, begin, n);                                                                     \
+  }                                                                                                               \
+  template <class Type, class T>                                                                                  \
+  target void narrow_##suffix(void* data, const T* values, std::int64_t begin, std::int64_t n) {                  \
+    narrow_body<Type, T>(data, values, begin, n);                                                                 \
+  }                                                                                                               \
+  template <class Type, class T>                                                                                  \
+  target void average_##suffix(void* data, const T* values, std::int64_t begin, std::int64_t n, T keep, T take) { \
+    average_body<Type, T>(data, values, begin, n, keep, take);                                                    \
+  }
+#define THALWEG_LOOPS_OF(suffix, Type) {widen_##suffix<Type, T>, narrow_##suffix<Type, T>, average_##suffix<Type, T>}
+#define THALWEG_LOOPS_ROW(suffix)                                                                             \
+  {THALWEG_LOOPS_OF(suffix, Native64), THALWEG_LOOPS_OF(suffix, Native32), THALWEG_LOOPS_OF(suffix, Brain16), \
+   THALWEG_LOOPS_OF(suffix, Half16)}
+
+THALWEG_LOOPS(base, )
+#if THALWEG_HAS_X86_ISA
+THALWEG_LOOPS(avx2, THALWEG_TARGET_AVX2)
+THALWEG_LOOPS(avx512, THALWEG_TARGET_AVX512)
+template <class T>
+constexpr Loops<T> kLoops[kNumIsas][kNumDTypes] = {THALWEG_LOOPS_ROW(base), THALWEG_LOOPS_ROW(avx2),
+                                                   THALWEG_LOOPS_ROW(avx512)};
+#else
+template <class T>
+constexpr Loops<T> kLoops[kNumIsas][kNumDTypes] = {THALWEG_LOOPS_ROW(base)};
+#endif
+
+template <class T>
+const Loops<T>& loops(DType dtype) {
+  return kLoops<T>[static_cast<int>(active_isa())][static_cast<int>(dtype)];
+}
+
+template <class T>
+void round_by_chance(const StepVerdict& verdict, const StepItem& item, const T* values, std::int64_t begin,
+                     std::int64_t n) {
+  auto* out = static_cast<std::uint16_t*>(item.param);
+  Philox4 bits{};
+  for (std::int64_t i = begin; i < begin + n; ++i) {
+    const int lane = static_cast<int>(i % kRoundingBlock);
+    if (lane == 0 || i == begin) bits = rounding_bits(verdict.seed, item.place, verdict.step, i / kRoundingBlock);
+    out[i] = stochastic_bfloat16(static_cast<float>(values[i - begin]), bits, lane);
+  }
+}
+
+// A block of values in the compute type.
+template <class T>
+struct Scratch {
+  alignas(64) T param[kBlock];
+  alignas(64) T grad[kBlock];
+  alignas(64) T states[kMaxStates][kBlock];
+};
+
+// Converts, updates and converts back; scratch.param is then what the parameter is worth.
+template <class T>
+void run_converted(const SpanTable& spans, int states, const StepScalars& scalars, const StepVerdict& verdict,
+                   const StepItem& item, std::int64_t at, std::int64_t n, Scratch<T>& scratch) {
+  const bool has_master = item.master != nullptr;
+  const Loops<T>& own = loops<T>(has_master ? DType::kFloat32 : item.dtype);
+  own.widen(scratch.param, has_master ? item.master : item.param, at, n);
+  loops<T>(item.grad_dtype).widen(scratch.grad, item.grad, at, n);
+  StepItem inner;
+  inner.param = scratch.param;
+  inner.grad = scratch.grad;
+  for (int k = 0; k < states; ++k) {
+    if (item.states[k] == nullptr) continue;
+    loops<T>(item.state_dtype).widen(scratch.states[k], item.states[k], at, n);
+    inner.states[k] = scratch.states[k];
+  }
+  spans[sizeof(T) == 8][item.variant](scalars, verdict, inner, 0, n);
+  for (int k = 0; k < states; ++k)
+    if (item.states[k] != nullptr) loops<T>(item.state_dtype).narrow(item.states[k], scratch.states[k], at, n);
+  if (has_master) own.narrow(item.master, scratch.param, at, n);
+  if (item.stochastic) {
+    round_by_chance(verdict, item, scratch.param, at, n);
+  } else {
+    loops<T>(item.dtype).narrow(item.param, scratch.param, at, n);
+  }
+  if (!has_master && item.ema != nullptr) own.widen(scratch.param, item.param, at, n);
+}
+
+template <class T>
+void run_blocks(const SpanTable& spans, int states, const StepScalars& scalars, const StepVerdict& verdict,
+                const StepItem& item, std::int64_t begin, std::int64_t end) {
+  Scratch<T> scratch;
+  const bool plain = is_plain(item);
+  for (std::int64_t at = begin; at < end; at += kBlock) {
+    const std::int64_t n = std::min(end - at, kBlock);
+    if (plain) {
+      spans[sizeof(T) == 8][item.variant](scalars, verdict, item, at, at + n);
+    } else {
+      run_converted<T>(spans, states, scalars, verdict, item, at, n, scratch);
+    }
+    if (item.ema != nullptr) {
+      const T* values = plain ? static_cast<const T*>(item.param) + at : scratch.param;
+      loops<T>(item.ema_dtype)
+          .average(item.ema, values, at, n, static_cast<T>(scalars.ema_keep), static_cast<T>(scalars.ema_take));
+    }
+    if (item.zero_grad)
+      std::memset(static_cast<char*>(item.grad) + at * size_of(item.grad_dtype), 0,
+                  static_cast<std::size_t>(n * size_of(item.grad_dtype)));
+  }
+}
+
+}  // namespace
+
+void run_item(const SpanTable& spans, int states, const StepScalars& scalars, const StepVerdict& verdict,
+              const StepItem& item, std::int64_t begin, std::int64_t end) {
+  const bool wide = item.dtype == DType::kFloat64;
+  if (is_plain(item) && item.ema == nullptr && !item.zero_grad)
+    return spans[wide][item.variant](scalars, verdict, item, begin, end);
+  if (wide) return run_blocks<double>(spans, states, scalars, verdict, item, begin, end);
+  run_blocks<float>(spans, states, scalars, verdict, item, begin, end);
+}
+
+}  // namespace thalweg
