@@ -90,15 +90,19 @@ class Session:
             return 1
         return max(1, min(5000, round(BLOCK_SECONDS / max(self.block(run, 3), 1e-7))))
 
-    def by_turns(self, runs: Sequence[Run]) -> list[list[float]]:
-        """Seconds per call, [runs][rounds]: blocks of calls in turn, each round begins with another one; >= 5 rounds."""
-        calls = [self.calls_per_block(run) for run in runs]
+    def by_turns(self, runs: Sequence[Run], rounds: int | None = None) -> list[list[float]]:
+        """Seconds per call, [runs][rounds]: blocks of calls in turn, each round begins with another one.
+
+        At least 5 rounds, and as many as fit into the time; or as many as are asked for, of single calls.
+        """
+        calls = [1 if rounds else self.calls_per_block(run) for run in runs]
+        least = 2 if self.dry else rounds or 5
         times: list[list[float]] = [[] for _ in runs]
         gc.collect()
         gc.disable()  # as timeit does: whose turn a collection falls into is chance
         try:
-            end = time.perf_counter() + self.seconds * len(runs)
-            while len(times[0]) < (2 if self.dry else 5) or time.perf_counter() < end:
+            end = time.perf_counter() + (0.0 if rounds else self.seconds * len(runs))
+            while len(times[0]) < least or time.perf_counter() < end:
                 begin = len(times[0]) % len(runs)
                 for which in [*range(begin, len(runs)), *range(begin)]:
                     times[which].append(self.block(runs[which], calls[which]))

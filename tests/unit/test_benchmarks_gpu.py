@@ -29,7 +29,17 @@ ROWS = gpu.all_rows(quick=True)
 MAY_BE_ABSENT = ("ema_decay", "apex", "transformer_engine", "bitsandbytes")
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The sizes of a dry run are not worth threads, which wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.key}: {row.what}")
 def test_every_row_can_be_built_and_gives_the_reference_results(row: Any) -> None:
     results = rows.run_row(measure.Session(dry=True), row)
