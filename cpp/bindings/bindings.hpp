@@ -9,5 +9,6 @@ void bind_info(pybind11::module_& module);
 void bind_schedule(pybind11::module_& module);
 void bind_step(pybind11::module_& module);
 void bind_landscape(pybind11::module_& module);
+void bind_reducer(pybind11::module_& module);
 
 }  // namespace thalweg::bindings

@@ -6,6 +6,7 @@
 
 #include "blocks.hpp"
 #include "isa.hpp"
+#include "thalweg/landscape_elements.hpp"
 #include "thalweg/philox.hpp"
 
 namespace thalweg {
@@ -13,33 +14,6 @@ namespace {
 
 // Below this many elements a parallel region costs more than it saves.
 constexpr std::int64_t kSerialElements = 64 * 1024;
-
-struct Native32 {
-  using Storage = float;
-  using Compute = float;
-  static THALWEG_HD float load(float x) { return x; }
-  static THALWEG_HD float store(float x) { return x; }
-};
-struct Native64 {
-  using Storage = double;
-  using Compute = double;
-  static THALWEG_HD double load(double x) { return x; }
-  static THALWEG_HD double store(double x) { return x; }
-};
-struct Brain16 {
-  using Storage = std::uint16_t;
-  using Compute = float;
-  static THALWEG_HD float load(std::uint16_t x) { return bfloat16_to_float(x); }
-  static THALWEG_HD std::uint16_t store(float x) { return float_to_bfloat16(x); }
-};
-struct Half16 {
-  using Storage = std::uint16_t;
-  using Compute = float;
-  static THALWEG_HD float load(std::uint16_t x) { return float16_to_float(x); }
-  static THALWEG_HD std::uint16_t store(float x) { return float_to_float16(x); }
-};
-
-enum Kind { kCopy = 0, kFirst = 1, kSecond = 2, kBoth = 3, kLerp = 4, kNumKinds = 5 };
 
 using SpanFn = void (*)(const PerturbItem& item, double a, double b, std::int64_t begin, std::int64_t end);
 
@@ -51,21 +25,14 @@ THALWEG_HD void span_body(const PerturbItem& item, double a, double b, std::int6
   const T scale2 = static_cast<T>(b);
   Storage* __restrict out = static_cast<Storage*>(item.out);
   const Storage* __restrict w = static_cast<const Storage*>(item.weight);
+  using First = typename FirstOf<Type, K>::Value;
+  const First* first = static_cast<const First*>(item.first);
+  const T* second = static_cast<const T*>(item.second);
 #pragma GCC ivdep
   for (std::int64_t i = begin; i < end; ++i) {
-    if constexpr (K == kCopy) {
-      out[i] = w[i];
-    } else if constexpr (K == kLerp) {  // the other end has the storage type
-      const T from = Type::load(w[i]);
-      const T to = Type::load(static_cast<const Storage*>(item.first)[i]);
-      const T difference = to - from;
-      out[i] = Type::store(scale1 < T(0.5) ? from + scale1 * difference : to - (T(1) - scale1) * difference);
-    } else {
-      T value = Type::load(w[i]);
-      if constexpr (K != kSecond) value = value + scale1 * static_cast<const T*>(item.first)[i];
-      if constexpr (K != kFirst) value = value + scale2 * static_cast<const T*>(item.second)[i];
-      out[i] = Type::store(value);
-    }
+    const First u = K == kCopy || K == kSecond ? First(0) : first[i];
+    const T v = K == kSecond || K == kBoth ? second[i] : T(0);
+    out[i] = moved<Type, K>(w[i], u, v, scale1, scale2);
   }
 }
 
@@ -92,12 +59,8 @@ THALWEG_TARGET_AVX512 void span_avx512(const PerturbItem& item, double a, double
    THALWEG_SPANS(Type, kLerp)}
 
 // In the order of DType.
-constexpr SpanFn kSpans[kNumDTypes][kNumKinds][kNumIsas] = {THALWEG_KINDS(Native64), THALWEG_KINDS(Native32),
-                                                            THALWEG_KINDS(Brain16), THALWEG_KINDS(Half16)};
-
-Kind kind_of(const PerturbItem& item) {
-  return static_cast<Kind>((item.first != nullptr ? 1 : 0) + (item.second != nullptr ? 2 : 0));
-}
+constexpr SpanFn kSpans[kNumDTypes][kNumMoveKinds][kNumIsas] = {THALWEG_KINDS(Native64), THALWEG_KINDS(Native32),
+                                                                THALWEG_KINDS(Brain16), THALWEG_KINDS(Half16)};
 
 void run_share(const PerturbItem* items, std::size_t count, bool lerp, double a, double b, std::int64_t begin,
                std::int64_t end) {
@@ -108,7 +71,7 @@ void run_share(const PerturbItem* items, std::size_t count, bool lerp, double a,
     const PerturbItem& item = items[i];
     const std::int64_t from = std::max<std::int64_t>(begin - offset, 0);
     const std::int64_t to = std::min(end - offset, item.numel);
-    const Kind kind = lerp ? kLerp : kind_of(item);
+    const MoveKind kind = move_kind(lerp, item.first != nullptr, item.second != nullptr);
     if (from < to) kSpans[static_cast<int>(item.dtype)][kind][isa](item, a, b, from, to);
     offset += item.numel;
   }
@@ -126,20 +89,19 @@ void run(const PerturbItem* items, std::size_t count, bool lerp, double a, doubl
 }
 
 template <class T>
-void row_squares_as(const T* values, std::int64_t rows, std::int64_t columns, double* out, int num_threads) {
+void row_squares_as(const void* values, std::int64_t rows, std::int64_t columns, double* out, int num_threads) {
   static_cast<void>(num_threads);  // unused without OpenMP
 #pragma omp parallel for schedule(static) num_threads(num_threads) if (rows * columns >= kSerialElements)
-  for (std::int64_t row = 0; row < rows; ++row)
-    out[row] = ordered_sum<double>(columns, 1, [value = values + row * columns](std::int64_t i) {
-      return static_cast<double>(value[i]) * static_cast<double>(value[i]);
-    });
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const T* begin = static_cast<const T*>(values) + row * columns;
+    out[row] = ordered_sum<double>(columns, 1, ProductTerm<T>{begin, begin});
+  }
 }
 
 template <class T>
-double dot_as(const T* first, const T* second, std::int64_t numel, int num_threads) {
-  return ordered_sum<double>(numel, num_threads, [=](std::int64_t i) {
-    return static_cast<double>(first[i]) * static_cast<double>(second[i]);
-  });
+double dot_as(const void* first, const void* second, std::int64_t numel, int num_threads) {
+  return ordered_sum<double>(numel, num_threads,
+                             ProductTerm<T>{static_cast<const T*>(first), static_cast<const T*>(second)});
 }
 
 }  // namespace
@@ -165,15 +127,13 @@ void fill_normal_cpu(float* out, std::int64_t numel, std::uint64_t seed, std::ui
 
 void row_squares_cpu(const void* values, std::int64_t rows, std::int64_t columns, DType dtype, double* out,
                      int num_threads) {
-  if (dtype == DType::kFloat64)
-    return row_squares_as(static_cast<const double*>(values), rows, columns, out, num_threads);
-  row_squares_as(static_cast<const float*>(values), rows, columns, out, num_threads);
+  if (dtype == DType::kFloat64) return row_squares_as<double>(values, rows, columns, out, num_threads);
+  row_squares_as<float>(values, rows, columns, out, num_threads);
 }
 
 double dot_cpu(const void* first, const void* second, std::int64_t numel, DType dtype, int num_threads) {
-  return dtype == DType::kFloat64
-             ? dot_as(static_cast<const double*>(first), static_cast<const double*>(second), numel, num_threads)
-             : dot_as(static_cast<const float*>(first), static_cast<const float*>(second), numel, num_threads);
+  return dtype == DType::kFloat64 ? dot_as<double>(first, second, numel, num_threads)
+                                  : dot_as<float>(first, second, numel, num_threads);
 }
 
 }  // namespace thalweg

@@ -88,6 +88,19 @@ def test_a_row_with_nan_is_wrong_wherever_it_stands(place: int) -> None:
     assert _core.count_correct(infinite, last.data_ptr(), 1) == 1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cross_entropy_of_rows_is_that_of_torch_in_float64(threads: int, dtype: torch.dtype) -> None:
+    scores = torch.randn(3000, 7, generator=torch.Generator().manual_seed(0)).to(dtype) * 20
+    targets = torch.randint(0, 7, (3000,), generator=torch.Generator().manual_seed(1))
+    each = torch.nn.functional.cross_entropy(scores.double(), targets, reduction="none")
+    total = _core.cross_entropy(scores, targets.data_ptr(), threads)
+    assert total == pytest.approx(documented_sum(each.numpy()), rel=1e-13)
+    assert total == _core.cross_entropy(scores, targets.data_ptr(), 1)
+    for bad in (-1, 7):
+        targets[5] = bad
+        assert np.isnan(_core.cross_entropy(scores, targets.data_ptr(), threads))
+
+
 @pytest.mark.parametrize("which", [(True, True), (True, False), (False, True), (False, False)])
 def test_perturb_has_torch_bits_for_denormals_infinities_and_missing_directions(
     isa: str, threads: int, which: tuple[bool, bool]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import _core
 from .._check import describe
 from .._criterion import criterion_of
 from .._data import call
+from ._cells import Cells
 
 LossFn = Callable[..., Any] | nn.Module | str
 Metric = Callable[[Any, Any], Any]
@@ -40,8 +41,8 @@ class _Quantity:
     """A value of a point: running sums over batches, and what becomes of them."""
 
     name: str
-    width: int  # running sums
-    add: Callable[[Batch], Sums]
+    width: int  # running sums, in neighbouring columns
+    add: Callable[[Batch, Cells, int], None]  # to the columns from this one on
     finish: Callable[[Sums, int], float]  # (sums, samples)
 
 
@@ -55,6 +56,9 @@ class Measure:
             raise TypeError(f"Evaluator: metrics must be a list such as ('loss', 'accuracy'), got {describe(metrics)}")
         self._quantities = [self._quantity(metric) for metric in metrics]
         self.names = tuple(quantity.name for quantity in self._quantities)
+        ends = list(itertools.accumulate(quantity.width for quantity in self._quantities))
+        self._starts = [end - quantity.width for end, quantity in zip(ends, self._quantities, strict=True)]
+        self.columns = ends[-1]  # running sums of a point
         for name in self.names:
             if self.names.count(name) > 1:
                 raise ValueError(f"Evaluator: metric {name!r} is given twice; name callables as ('name', callable)")
@@ -64,20 +68,21 @@ class Measure:
                 "instead of loss_fn(model, batch)"
             )
 
-    def values(self, model: nn.Module, batches: Sequence[tuple[Any, Any, int]]) -> list[float]:
-        """The quantities of all batches together, in the order of `names`."""
-        totals = [[0.0] * quantity.width for quantity in self._quantities]
-        samples = 0
+    def add(self, model: nn.Module, batches: Sequence[tuple[Any, Any, int]], cells: Cells) -> None:
+        """Add all batches to the running sums; a batch is gone before the next forward pass needs its memory."""
         for inputs, targets, count in batches:
-            self._add(totals, self._forward(model, inputs, targets, count))
-            samples += count
-        return [q.finish(tuple(total), samples) for q, total in zip(self._quantities, totals, strict=True)]
+            self._add(self._forward(model, inputs, targets, count), cells)
 
-    def _add(self, totals: list[list[float]], batch: Batch) -> None:
-        """Add a batch's share; the batch is gone before the next forward pass needs its memory."""
-        for total, quantity in zip(totals, self._quantities, strict=True):
-            for i, value in enumerate(quantity.add(batch)):
-                total[i] += value
+    def values(self, totals: Sequence[float], samples: int) -> list[float]:
+        """The quantities, in the order of `names`, from the running sums [columns] of so many samples."""
+        return [
+            q.finish(tuple(totals[start : start + q.width]), samples)
+            for q, start in zip(self._quantities, self._starts, strict=True)
+        ]
+
+    def _add(self, batch: Batch, cells: Cells) -> None:
+        for quantity, start in zip(self._quantities, self._starts, strict=True):
+            quantity.add(batch, cells, start)
 
     def _forward(self, model: nn.Module, inputs: Any, targets: Any, count: int) -> Batch:
         if self._criterion is None:
@@ -91,14 +96,14 @@ class Measure:
 
     def _quantity(self, metric: str | tuple[str, Metric] | Metric) -> _Quantity:
         if metric == "loss":
-            return _Quantity("loss", 1, lambda b: (_total("loss", b.loss, b.count, self._summed),), self._mean)
+            return _Quantity("loss", 1, lambda b, *to: _total("loss", b.loss, b.count, self._summed, *to), self._mean)
         if metric == "stderr":
             return _Quantity("stderr", 2, self._moments, self._standard_error)
         if metric in ("accuracy", "top5"):
             k = 5 if metric == "top5" else 1
-            return _Quantity(str(metric), 1, lambda b: (_correct(b, k),), _mean)
+            return _Quantity(str(metric), 1, functools.partial(_correct, k), _mean)
         if metric == "confidence":
-            return _Quantity("confidence", 1, lambda b: (_confidence(b),), _mean)
+            return _Quantity("confidence", 1, _confidence, _mean)
         if isinstance(metric, tuple) and len(metric) == 2 and isinstance(metric[0], str) and callable(metric[1]):
             return _custom(*metric)
         if isinstance(metric, (str, tuple)) or not callable(metric):
@@ -111,7 +116,7 @@ class Measure:
     def _mean(self, sums: Sums, samples: int) -> float:
         return sums[0] if self._summed else sums[0] / samples
 
-    def _moments(self, batch: Batch) -> Sums:
+    def _moments(self, batch: Batch, cells: Cells, column: int) -> None:
         """Sum and sum of squares of the losses of single samples."""
         value = batch.loss
         if not _is_per_sample(value, batch.count):
@@ -123,7 +128,7 @@ class Measure:
             value = self._each(batch.output, batch.targets)
         if not isinstance(value, Tensor) or not value.dim() or len(value) != batch.count:
             raise ValueError('Evaluator: stderr needs one loss per sample from the criterion with reduction="none"')
-        return _core.sums(_floats(value.reshape(batch.count, -1).mean(1)), torch.get_num_threads())
+        cells.moments(column, _floats(value.reshape(batch.count, -1).mean(1)))
 
     def _standard_error(self, sums: Sums, samples: int) -> float:
         if samples < 2:
@@ -153,7 +158,7 @@ def _per_sample(criterion: Callable[..., Any] | None) -> Callable[..., Any] | No
 
 
 def _custom(name: str, metric: Metric) -> _Quantity:
-    return _Quantity(name, 1, lambda b: (_total(name, metric(b.output, b.targets), b.count, False),), _mean)
+    return _Quantity(name, 1, lambda b, *to: _total(name, metric(b.output, b.targets), b.count, False, *to), _mean)
 
 
 def _mean(sums: Sums, samples: int) -> float:
@@ -170,20 +175,21 @@ def _floats(value: Tensor) -> Tensor:
     return (value if value.dtype in (torch.float32, torch.float64) else value.float()).contiguous()
 
 
-def _total(name: str, value: Any, count: int, summed: bool) -> float:
-    """The batch's sum in float64: of a batch mean times its samples, of a vector with one entry per sample."""
+def _total(name: str, value: Any, count: int, summed: bool, cells: Cells, column: int) -> None:
+    """Add the batch's sum in float64: of a batch mean times its samples, of a vector with one entry per sample."""
     if not isinstance(value, Tensor):
-        if isinstance(value, (int, float)):
-            return float(value) * count
-        raise TypeError(f"Evaluator: {name} must return a tensor or a number, got {describe(value)}")
-    if value.numel() == 1:
-        return float(value) if summed else float(value) * count
-    if not _is_per_sample(value, count):
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"Evaluator: {name} must return a tensor or a number, got {describe(value)}")
+        cells.number(column, float(value), count)
+    elif value.numel() == 1:
+        cells.number(column, value.detach(), 1 if summed else count)
+    elif _is_per_sample(value, count):
+        cells.sum(column, _floats(value))
+    else:
         raise ValueError(
             f"Evaluator: {name} must return a scalar or one float per sample, shape ({count},), got shape "
             f"{tuple(value.shape)} of {value.dtype}"
         )
-    return _core.sums(_floats(value), torch.get_num_threads())[0]
 
 
 def _scores(name: str, batch: Batch) -> Tensor:
@@ -193,8 +199,8 @@ def _scores(name: str, batch: Batch) -> Tensor:
     return batch.output
 
 
-def _correct(batch: Batch, k: int) -> float:
-    """Number of samples with the target among the k largest scores; with several targets per sample, their share."""
+def _correct(k: int, batch: Batch, cells: Cells, column: int) -> None:
+    """Add the samples with the target among the k largest scores; with several targets per sample, their share."""
     name = "accuracy" if k == 1 else "top5"
     scores, targets = _scores(name, batch), batch.targets
     whole = isinstance(targets, Tensor) and not targets.is_floating_point() and not targets.is_complex()
@@ -208,15 +214,14 @@ def _correct(batch: Batch, k: int) -> float:
         raise ValueError(f"Evaluator: top5 needs at least 5 classes, got {scores.shape[1]}; use accuracy")
     rows = _floats(scores.movedim(1, -1).reshape(-1, scores.shape[1]))
     wanted = targets.to(torch.int64).contiguous()
-    correct = _core.count_correct(rows, wanted.data_ptr(), torch.get_num_threads(), k)
-    return float(correct) if len(rows) == batch.count else correct * batch.count / len(rows)
+    cells.correct(column, rows, wanted, k, batch.count)
 
 
-def _confidence(batch: Batch) -> float:
-    """Sum over the samples of the largest softmax probability."""
+def _confidence(batch: Batch, cells: Cells, column: int) -> None:
+    """Add over the samples the largest softmax probability."""
     scores = _floats(_scores("confidence", batch))
     largest = scores.softmax(1).amax(1).reshape(batch.count, -1).mean(1)
-    return _core.sums(largest.contiguous(), torch.get_num_threads())[0]
+    cells.sum(column, largest.contiguous())
 
 
 def check_center(values: Mapping[str, float]) -> None:

@@ -14,10 +14,13 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
 from .. import _check, _data
 from .._preserve import random_state, unwrap
+from ._cells import on_device
 from ._saved import untouched
 
-# Activations of one batch that should stay in a core's cache (benchmarks/README.md has the figures).
-_ACTIVATION_BYTES = 1 << 21
+# Widest activation of one batch and most samples in it: what should stay in a core's cache (benchmarks/README.md has
+# the figures); on a device what keeps all of it busy and leaves room for the network's other activations.
+_HOST_BATCH = (1 << 21, 1 << 12)
+_DEVICE_BATCH = (1 << 28, 1 << 14)
 
 _TRIAL_SAMPLES = 4096
 
@@ -29,12 +32,13 @@ def read_batches(
     model: nn.Module, params: Mapping[str, nn.Parameter], data: Any, batch_size: int | None, trial: Trial | None = None
 ) -> list[Batch]:
     """Batches (inputs, targets, samples) that stay in memory; `trial` times a list of batches to find their size."""
+    device = next(iter(params.values())).device
     with random_state([data]):
         if isinstance(data, Dataset) and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
             data, batch_size = _samples_of(data, batch_size)
         if _data.is_pair(data):
             inputs, targets = data
-            _check_device(inputs, targets)
+            inputs, targets = _resident(inputs, device), _resident(targets, device)
             if not inputs.dim() or not targets.dim() or len(inputs) != len(targets) or not len(targets):
                 raise ValueError(
                     "Evaluator: data must be inputs and targets of equal, positive length, got shapes "
@@ -48,10 +52,7 @@ def read_batches(
                 f"Evaluator: batch_size is for a pair of tensors or a data set; this {type(data).__name__} brings its "
                 "own batches, leave batch_size out"
             )
-        batches = [(x, t, len(t)) for x, t in _data.labelled("Evaluator", data)]
-    for x, t, _ in batches:
-        _check_device(x, t)
-    return batches
+        return [(_resident(x, device), _resident(t, device), len(t)) for x, t in _data.labelled("Evaluator", data)]
 
 
 def _split(inputs: Tensor, targets: Tensor, size: int) -> list[Batch]:
@@ -87,7 +88,7 @@ def hash_of_data(batches: Sequence[Batch]) -> str:
         if isinstance(value, Tensor):
             if place not in columns:
                 columns[place] = xxhash.xxh3_128(f"{value.dtype}:{tuple(value.shape[1:])}".encode())
-            columns[place].update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+            columns[place].update(value.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy())
         elif isinstance(value, Mapping):
             for key in value:
                 add(f"{place}.{key}", value[key])
@@ -102,18 +103,32 @@ def hash_of_data(batches: Sequence[Batch]) -> str:
     return str(xxhash.xxh3_128_hexdigest(summary.encode()))
 
 
-def _check_device(*values: Any) -> None:
-    for value in values:
-        if isinstance(value, Tensor) and value.device.type != "cpu":
-            raise ValueError(f"Evaluator: the model is on cpu and the data on {value.device}; move the data to the CPU")
-        if isinstance(value, Mapping):
-            _check_device(*value.values())
-        elif isinstance(value, (tuple, list)):
-            _check_device(*value)
+def _resident(value: Any, device: torch.device) -> Any:
+    """The value where the model is; data on a device are not brought to a model on the CPU without being asked."""
+    if device.type == "cpu":
+        _check_on_cpu(value)
+        return value
+    try:
+        return _data.to_device(value, device)
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(
+            f"Evaluator: {device} has not enough memory for the data, which stay there; pass fewer samples "
+            f"({(str(error).splitlines() or [''])[0]})"
+        ) from error
+
+
+def _check_on_cpu(value: Any) -> None:
+    if isinstance(value, Tensor) and value.device.type != "cpu":
+        raise ValueError(
+            f"Evaluator: the model is on cpu and the data on {value.device}; move the data with .cpu() or the model to "
+            "their device"
+        )
+    for entry in value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ():
+        _check_on_cpu(entry)
 
 
 def _cache_batch(model: nn.Module, params: Mapping[str, nn.Parameter], sample: Tensor) -> int:
-    """Batch size from the widest activation of one sample, a power of two in [32, 4096]; no timing involved."""
+    """Batch size from the widest activation of one sample, a power of two from 32 on; no timing involved."""
     widest = sample.numel()
 
     def watch(module: nn.Module, args: Any, output: Any) -> None:
@@ -131,8 +146,9 @@ def _cache_batch(model: nn.Module, params: Mapping[str, nn.Parameter], sample: T
     finally:
         for handle in handles:
             handle.remove()
+    room, most = _DEVICE_BATCH if on_device(next(iter(params.values()))) else _HOST_BATCH
     size = 32
-    while size < 4096 and 2 * size * widest * 4 <= _ACTIVATION_BYTES:
+    while size < most and 2 * size * widest * 4 <= room:
         size *= 2
     return size
 

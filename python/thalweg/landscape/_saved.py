@@ -105,9 +105,10 @@ class SameStart:
 
     Args:
         model: With the buffers that every point shall see.
+        device: The model's; a CUDA device has a generator of its own.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._buffers = [
             _Buffer(registry, name, buffer, buffer.detach().clone(), buffer._version)
             for registry in (module._buffers for module in model.modules() if not _writes_only(module))
@@ -115,24 +116,43 @@ class SameStart:
             if buffer is not None
         ]
         self._torch = torch.get_rng_state()
+        self._device = device
+        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         self._others = random.getstate(), np.random.get_state()  # noqa: NPY002
         self._points = 0
-        self._drawn = False  # whether the first point drew from Python's or NumPy's generator; 40 us to put back
+        self._drawn = False  # whether the first point drew from another generator than torch's; 40 us to put back
 
     def reset(self) -> None:
         """Undo what the last point did to buffers and generators; call it before every point."""
-        for buffer in self._buffers:
-            buffer.reset()
+        self.reset_buffers()
         torch.set_rng_state(self._torch)
         if self._points == 1:
             self._drawn = self._others_moved()
         if self._drawn:
             random.setstate(self._others[0])
             np.random.set_state(self._others[1])  # noqa: NPY002
+            if self._cuda is not None:
+                torch.cuda.set_rng_state(self._cuda, self._device)
         self._points += 1
+
+    def reset_buffers(self) -> None:
+        """Undo what the last point did to buffers; a CUDA graph may hold it."""
+        for buffer in self._buffers:
+            buffer.reset()
+
+    def distrust(self) -> None:
+        """Write every buffer at the next reset, as writes so far may never have been carried out."""
+        for buffer in self._buffers:
+            buffer.version = -1
+
+    def drew(self) -> bool:
+        """Tell whether a random generator has moved since the last reset."""
+        return not torch.equal(torch.get_rng_state(), self._torch) or self._others_moved()
 
     def _others_moved(self) -> bool:
         if random.getstate() != self._others[0]:
+            return True
+        if self._cuda is not None and not torch.equal(torch.cuda.get_rng_state(self._device), self._cuda):
             return True
         pairs = zip(np.random.get_state(), self._others[1], strict=True)  # noqa: NPY002
         return not all(np.array_equal(a, b) for a, b in pairs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +13,46 @@ from ._saved import Saved
 from ._weights import pick, state_of
 from .directions import Directions
 
-Move = Callable[..., None]  # takes the coordinates of a point
+
+class Move:
+    """Sets the weights to those of a point."""
+
+    def to(self, *coordinates: float) -> None:
+        """The point with these coordinates."""
+
+    def to_row(self, table: Tensor, cursor: Tensor) -> None:
+        """The point in row `cursor` of a float64 table [points, coordinates]; all are on the weights' device."""
+
+
+class _Moved(Move):
+    def __init__(self, perturbation: _core.Perturbation, lerps: bool, strided: list[tuple[Tensor, Tensor]]) -> None:
+        self._perturbation = perturbation
+        self._lerps = lerps
+        self._strided = strided
+        self._threads = torch.get_num_threads()
+
+    def to(self, *coordinates: float) -> None:
+        if self._lerps:
+            self._perturbation.lerp(coordinates[0], self._threads)
+        else:
+            a, b = coordinates if len(coordinates) == 2 else (coordinates[0], 0.0)
+            self._perturbation.perturb(a, b, self._threads)
+        self._spread()
+
+    def to_row(self, table: Tensor, cursor: Tensor) -> None:
+        if self._lerps:
+            self._perturbation.lerp_at(table, cursor)
+        else:
+            self._perturbation.perturb_at(table, cursor)
+        self._spread()
+
+    def _spread(self) -> None:
+        for tensor, stand_in in self._strided:
+            tensor.data.copy_(stand_in)
 
 
 def in_plane(params: Mapping[str, nn.Parameter], saved: Saved, directions: Directions) -> Move:
-    """A function of (a, b), or of (a) for one direction, that sets the weights to (w + a d1) + b d2."""
+    """A move to (a, b), or to (a) for one direction: weights (w + a d1) + b d2."""
     matched = directions.matching("Evaluator", params)
     second = matched[1] if len(matched) > 1 else [None] * len(params)
     tensors = list(params.values())
@@ -33,18 +68,11 @@ def in_plane(params: Mapping[str, nn.Parameter], saved: Saved, directions: Direc
     perturbation = _core.Perturbation(
         outs, [_dense(origin[i]) for i in moving], [matched[0][i] for i in moving], [second[i] for i in moving]
     )
-    threads = torch.get_num_threads()
-
-    def move(a: float, b: float = 0.0) -> None:
-        perturbation.perturb(a, b, threads)
-        for tensor, stand_in in strided:
-            tensor.data.copy_(stand_in)
-
-    return move
+    return _Moved(perturbation, False, strided)
 
 
 def between(model: nn.Module, ends: tuple[Any, Any]) -> Move:
-    """A function of t that sets weights and floating-point buffers between two models, exact at both.
+    """A move to t: weights and floating-point buffers between two models, exact at both.
 
     What cannot lie between, such as BatchNorm's counter, is that of the first model.
     """
@@ -58,14 +86,7 @@ def between(model: nn.Module, ends: tuple[Any, Any]) -> Move:
     for i in set(range(len(tensors))) - set(moving):
         tensors[i].copy_(a[i])
     line = _core.Perturbation(outs, starts, stops, [None] * len(moving))
-    threads = torch.get_num_threads()
-
-    def move(t: float) -> None:
-        line.lerp(t, threads)
-        for tensor, stand_in in strided:
-            tensor.copy_(stand_in)
-
-    return move
+    return _Moved(line, True, strided)
 
 
 def onto(model: nn.Module, state: nn.Module | Mapping[str, Tensor]) -> None:

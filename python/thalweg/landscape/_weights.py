@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .. import _core
 from .._check import describe
 from .._preserve import unwrap
+from ._cells import on_device
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -27,8 +28,14 @@ def parameters(who: str, model: nn.Module) -> dict[str, nn.Parameter]:
     found = dict(unwrap(model).named_parameters())  # named_parameters leaves out repeated objects
     if not found:
         raise ValueError(f"{who}: the model has no parameters")
+    first, start = next(iter(found.items()))
     for name, param in found.items():
         _check_movable(who, name, param)
+        if param.device != start.device:
+            raise ValueError(
+                f"{who}: parameter {first!r} is on {start.device} and {name!r} on {param.device}; expected a model on "
+                "one device"
+            )
     tied = _tied(who, found)
     return {name: param for name, param in found.items() if name not in tied}
 
@@ -41,10 +48,10 @@ def _check_movable(who: str, name: str, param: Tensor) -> None:
             f"{who}: parameter {name!r} is {got}; expected a strided tensor of "
             f"{', '.join(str(d).removeprefix('torch.') for d in _DTYPES)} with memory of its own"
         )
-    if param.device.type != "cpu":
+    if param.device.type not in ("cpu", "cuda"):
         raise ValueError(
-            f"{who}: parameter {name!r} is on {param.device}; this version evaluates on the CPU, move the model "
-            "with model.cpu()"
+            f"{who}: parameter {name!r} is on {param.device}; expected the CPU or a CUDA device, move the model with "
+            "model.cpu() or model.cuda()"
         )
     if any(stride == 0 and size > 1 for stride, size in zip(param.stride(), param.shape, strict=True)):
         raise ValueError(f"{who}: parameter {name!r} is an expanded tensor; give it memory with .contiguous()")
@@ -124,10 +131,37 @@ def pick(who: str, params: Mapping[str, Tensor], state: Mapping[str, Tensor]) ->
 
 
 def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """Inner product over all tensors, float64, in one order whatever the number of threads."""
-    threads = torch.get_num_threads()
+    """Inner product over all tensors, float64, in one order whatever the number of threads or the device."""
+    return float(gram([a], [b]))
+
+
+def gram(a: Sequence[Sequence[Tensor]], b: Sequence[Sequence[Tensor]]) -> Tensor:
+    """[len(a), len(b)] inner products on the host; what is elsewhere is brought to the device of the first tensor."""
+    pairs = [_alike(x, y) for left in a for right in b for x, y in zip(left, right, strict=True)]
+    values = _dots(pairs)
+    each = len(values) // (len(a) * len(b))  # tensors of a vector
     # fsum, as the built-in sum of floats is another one from Python 3.12 on.
-    return math.fsum(_core.dot(*_alike(x, y), threads) for x, y in zip(a, b, strict=True))
+    sums = [math.fsum(values[i * each : (i + 1) * each]) for i in range(len(a) * len(b))]
+    return torch.tensor(sums, dtype=torch.float64).reshape(len(a), len(b))
+
+
+def _dots(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
+    if not pairs or not on_device(pairs[0][0]):
+        return [_core.dot(x, y, torch.get_num_threads()) for x, y in pairs]
+    out = torch.zeros(1, len(pairs), dtype=torch.float64, device=pairs[0][0].device)
+    _core.Reducer(out).dots(0, [x for x, _ in pairs], [y for _, y in pairs])
+    return [float(value) for value in out[0].tolist()]
+
+
+def lengths(tensor: Tensor, rows: int) -> Tensor:
+    """[rows] Euclidean norms of the slices along the first dimension, float64, where the tensor is."""
+    value = tensor.detach()
+    value = (value if value.dtype in (torch.float32, torch.float64) else value.float()).contiguous()
+    if not on_device(value):
+        return torch.from_numpy(_core.row_squares(value, rows, torch.get_num_threads())).sqrt()
+    out = torch.zeros(1, rows, dtype=torch.float64, device=value.device)
+    _core.Reducer(out).row_squares(0, value, rows)
+    return out[0].sqrt()
 
 
 def length(tensors: Sequence[Tensor]) -> float:
@@ -136,11 +170,11 @@ def length(tensors: Sequence[Tensor]) -> float:
 
 
 def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    x, y = x.detach(), y.detach()
+    x, y = x.detach(), y.detach().to(x.device)
     wide = torch.float32 if x.dtype == y.dtype == torch.float32 else torch.float64
     return x.to(wide).contiguous(), y.to(wide).contiguous()
 
 
-def flat(tensors: Sequence[Tensor]) -> Tensor:
-    """All entries one after the other, float64."""
-    return torch.cat([t.detach().double().reshape(-1) for t in tensors])
+def flat(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """All entries one after the other, float64, on the device."""
+    return torch.cat([t.detach().to(device, torch.float64).reshape(-1) for t in tensors])

@@ -84,7 +84,7 @@ def barriers(
         curves[i, i] = ev.at(model)[metric]
     pairs = [(i, j) for i in range(len(models)) for j in range(i + 1, len(models))]
     for i, j in tqdm(pairs, desc="barriers", unit="pair", leave=False, disable=None if progress else True):
-        inside = ev._between((models[i], models[j]), alphas[1:-1], progress=False)[metric]
+        inside = ev._between((models[i], models[j]), alphas[1:-1], progress=False).values[metric]
         curve = np.concatenate([curves[i, i, :1], inside, curves[j, j, :1]])  # the line is exact at its ends
         excess = sign * (curve - ((1 - alphas) * curve[0] + alphas * curve[-1]))
         excess[0] = excess[-1] = 0.0

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from .. import _check, _core
 from .._preserve import unwrap
-from ._weights import direction_dtype, dot, length, like, parameters, pick
+from ._weights import direction_dtype, dot, length, lengths, like, parameters, pick
 
 NORMS = ("filter", "layer", "model", "weight", "none")
 _TINY = 1e-10  # Li et al.'s guard: a direction of zero length stays zero
@@ -101,6 +101,8 @@ def random_directions(
 ) -> Directions:
     r"""Gaussian directions, normalised filter by filter: :math:`d_{ij} \leftarrow d_{ij}\,\|w_{ij}\| / \|d_{ij}\|`.
 
+    They are made where the model is, with the same bits on every device.
+
     Args:
         model: The model whose parameters give shapes and norms.
         n: Number of directions.
@@ -143,7 +145,7 @@ def random_directions(
     for index in range(n):
         vector = []
         for place, (name, param) in enumerate(params.items()):
-            draw = torch.empty(param.shape, dtype=torch.float32)
+            draw = torch.empty(param.shape, dtype=torch.float32, device=param.device)
             _core.fill_normal(draw, seed, (index << 32) | place, torch.get_num_threads())
             vector.append(torch.zeros_like(draw) if name in skip else draw)
         vectors.append(_normalised(vector, list(params.values()), norm))
@@ -194,17 +196,10 @@ def _normalised(vector: list[Tensor], weights: list[Tensor], norm: str) -> list[
     for d, w in zip(wide, weights, strict=True):
         if d.numel():
             rows = d.shape[0] if norm == "filter" and d.dim() > 1 else 1
-            scales = _lengths(w, rows) / (_lengths(d, rows) + _TINY)
+            scales = lengths(w, rows) / (lengths(d, rows) + _TINY)
             d = (d.reshape(rows, -1) * scales[:, None]).reshape(d.shape)
         out.append(d)
     return out
-
-
-def _lengths(tensor: Tensor, rows: int) -> Tensor:
-    """[rows] lengths of the slices along the first dimension, float64."""
-    value = tensor.detach()
-    value = (value if value.dtype in (torch.float32, torch.float64) else value.float()).contiguous()
-    return torch.from_numpy(_core.row_squares(value, rows, torch.get_num_threads())).sqrt()
 
 
 def _orthogonalise(vectors: list[list[Tensor]]) -> None:

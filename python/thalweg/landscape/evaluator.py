@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,13 @@ from tqdm.auto import tqdm
 from .. import _check, _core
 from .._preserve import unwrap
 from . import _walk, _weights
+from ._cells import on_device as is_on_device
+from ._device_run import conditions, on_device
+from ._graph import Refusal
 from ._loss import LossFn, Measure, Metric, check_center
 from ._memory import keep_freed_memory
 from ._points import Batch, axis, hash_of_data, read_batches
+from ._run import Task, on_host
 from ._saved import SameStart, Saved, untouched
 from .directions import Directions
 from .result import Line, Points, Surface
@@ -28,36 +32,47 @@ Axis = tuple[float, float, int]
 BN_MODES = ("frozen", "recalibrate", "batch")
 
 
+class _Run(NamedTuple):
+    """Values by name, [points] each, and what a result shall tell about the run."""
+
+    values: dict[str, Array]
+    conditions: dict[str, Any]
+
+
 class Evaluator:
     r"""Evaluate :math:`L(\theta)` at :math:`\theta(\alpha, \beta) = (w + \alpha d_1) + \beta d_2`.
 
-    Every value is what fifteen lines of plain torch give with the same batches and threads, bit for bit: the model is
+    Every value is what fifteen lines of plain torch give with the same batches, threads and device, bit for bit: the model is
     in eval mode, each batch's loss is the criterion's own value, the mean over batches is weighted by their samples in
     float64. The order of the points does not matter: buffers and random generators start afresh at every point.
+    On a GPU the host launches one CUDA graph per point and reads once, at the end; a model, loss or metric that a graph
+    cannot hold is launched operation by operation, and the result's metadata say why ("graph", "graph_reason").
     Whatever happens, the model (parameters, buffers, gradients, modes, hooks, attributes) and the random generators
     are as before afterwards.
 
     Args:
-        model: Any `nn.Module` on the CPU; tied weights count once, parametrised modules move their originals.
+        model: Any `nn.Module` on the CPU or on one CUDA device; tied weights count once, parametrised modules move their originals.
         loss_fn: A loss module, a function of `torch.nn.functional` or a name ("cross_entropy", "mse", "l1", "nll",
             "bce_with_logits"): then the loss is `criterion(model(inputs), targets)`; with reduction="sum" it is the sum
             over the data. Any other callable is `loss_fn(model, (inputs, targets))` and returns the batch mean, or
             one value per sample.
-        data: (inputs, targets) tensors, a data set, or an iterable of such batches, read once and kept.
+        data: (inputs, targets) tensors, a data set, or an iterable of such batches, read once and kept; on a device
+            when the model is there.
         metrics: "loss"; "accuracy" and "top5" (share of samples with the target among the 1 or 5 largest scores, of
             equal ones the first, never with NaN); "confidence" (mean of the largest softmax probability); "stderr"
             (standard error of the loss over the samples); callables `metric(output, targets)` (batch mean, or one value
             per sample), or pairs (name, callable). All come from one forward pass.
         batch_size: Samples per batch, for tensors and data sets; default: as many as keep the widest layer's
-            activations within 2 MiB, a rule without timing, so two runs use the same. "tune" times a few sizes and
+            activations within 2 MiB (256 MiB on a device), a rule without timing, so two runs use the same. "tune" times a few sizes and
             takes the fastest. Batches that an iterable brings are kept as they are.
         bn: BatchNorm: "frozen" statistics as they are (lines between models interpolate them); "recalibrate" computes
             them anew over the data at every point; "batch" uses each batch's own.
         train_mode: Evaluate in train mode, Dropout at work with the same draws at every point. BatchNorm follows `bn`.
 
     Raises:
-        TypeError, ValueError: Empty data, a model that is not on the CPU, an unknown name, a loss that is NaN at the
+        TypeError, ValueError: Empty data, a model on several devices, an unknown name, a loss that is NaN at the
             model's own weights.
+        torch.OutOfMemoryError: A batch does not fit into the device's memory.
 
     Example:
         >>> import torch, thalweg as tw
@@ -83,6 +98,8 @@ class Evaluator:
     ) -> None:
         self.model = model
         self._params = _weights.parameters("Evaluator", model)
+        param = next(iter(self._params.values()))
+        self._device, self._on_device, self._refusal = param.device, is_on_device(param), Refusal()
         self._measure = Measure(loss_fn, metrics)
         self._bn = _check.choice("Evaluator", "bn", bn, BN_MODES)
         _check.instance("Evaluator", "train_mode", train_mode, bool, "True or False")
@@ -101,20 +118,30 @@ class Evaluator:
 
     # ---- points -------------------------------------------------------------------------------------------
 
-    def _run(self, start: Callable[[Saved], _walk.Move], points: Array, what: str, progress: bool) -> dict[str, Array]:
-        """Values by name, [points] each, after each of the moves that `start` prepares."""
-        values = np.empty((len(points), len(self.metrics)))
+    def _run(self, start: Callable[[Saved], _walk.Move], points: Array, what: str, progress: bool) -> _Run:
+        """Values after each of the moves that `start` prepares."""
         keep_freed_memory()
-        with untouched(self.model, self._params) as saved, torch.inference_mode():
-            self._evaluation_mode()
-            move = start(saved)
-            same = SameStart(self.model)
-            bar = tqdm(points.tolist(), desc=what, unit="point", leave=False, disable=None if progress else True)
-            for i, point in enumerate(bar):
-                same.reset()
-                move(*point)
-                values[i] = self._here()
-        return {name: values[:, i].copy() for i, name in enumerate(self.metrics)}
+        bar = tqdm(total=len(points), desc=what, unit="point", leave=False, disable=None if progress else True)
+        try:
+            with bar, untouched(self.model, self._params) as saved, torch.inference_mode():
+                self._evaluation_mode()
+                move = start(saved)
+                same = SameStart(self.model, self._device)
+                prepare = self._recalibrate if self._bn == "recalibrate" else None
+                task = Task(self.model, move, same, prepare, self._measure, self._batches)
+                if self._on_device:
+                    totals, told = on_device(task, points, bar.update, self._device, self._refusal)
+                else:
+                    totals, told = on_host(task, points, bar.update)
+        except torch.OutOfMemoryError as error:
+            raise torch.OutOfMemoryError(
+                f"Evaluator: {self._device} has not enough memory for batches of up to "
+                f"{max(n for _, _, n in self._batches)} samples; choose a smaller batch_size. The model is as before "
+                f"({(str(error).splitlines() or [''])[0]})"
+            ) from error
+        samples = sum(n for _, _, n in self._batches)
+        values = np.array([self._measure.values(row, samples) for row in totals.tolist()])
+        return _Run({name: values[:, i].copy() for i, name in enumerate(self.metrics)}, told)
 
     def _seconds(self, batches: list[Batch]) -> float:
         """Time of one pass over these batches."""
@@ -129,13 +156,10 @@ class Evaluator:
             if isinstance(module, _BatchNorm):
                 module.training = self._bn == "batch"
 
-    def _here(self) -> list[float]:
-        """Values at the weights that the model has now."""
-        if self._bn == "recalibrate":
-            from ..ensemble import reestimate_bn
+    def _recalibrate(self) -> None:
+        from ..ensemble import reestimate_bn
 
-            reestimate_bn(self.model, ((x, t) for x, t, _ in self._batches))
-        return self._measure.values(self.model, self._batches)
+        reestimate_bn(self.model, ((x, t) for x, t, _ in self._batches))
 
     def at(self, state: nn.Module | Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """Values at the model's own weights, or at those of another module or state_dict (buffers included)."""
@@ -143,9 +167,10 @@ class Evaluator:
         def start(saved: Saved) -> _walk.Move:
             if state is not None:
                 _walk.onto(self.model, state)
-            return lambda: None
+            return _walk.Move()
 
-        return {name: float(value[0]) for name, value in self._run(start, np.empty((1, 0)), "at", False).items()}
+        values = self._run(start, np.empty((1, 0)), "at", False).values
+        return {name: float(value[0]) for name, value in values.items()}
 
     def points(self, directions: Directions, coordinates: Any, progress: bool = False) -> Points:
         """Values at any coordinates, in the order given.
@@ -168,10 +193,10 @@ class Evaluator:
         if not np.isfinite(coords).all():
             raise ValueError("Evaluator.points: coordinates must be finite")
         started = time.perf_counter()
-        values = self._perturbed(directions, coords, "points", progress)
-        return Points(coords, values, self._metadata(directions), _timings(started, len(coords)))
+        run = self._perturbed(directions, coords, "points", progress)
+        return Points(coords, run.values, self._metadata(directions, run), _timings(started, len(coords)))
 
-    def _perturbed(self, directions: Directions, coords: Array, what: str, progress: bool) -> dict[str, Array]:
+    def _perturbed(self, directions: Directions, coords: Array, what: str, progress: bool) -> _Run:
         return self._run(lambda saved: _walk.in_plane(self._params, saved, directions), coords, what, progress)
 
     def grid(
@@ -197,10 +222,10 @@ class Evaluator:
         xs, ys = axis("Evaluator.grid", "x", x), axis("Evaluator.grid", "y", y)
         coords = np.stack(np.broadcast_arrays(xs[None, :], ys[:, None]), axis=-1).reshape(-1, 2)
         started = time.perf_counter()
-        flat = self._perturbed(directions, coords, "landscape", progress)
-        values = {name: value.reshape(len(ys), len(xs)) for name, value in flat.items()}
+        run = self._perturbed(directions, coords, "landscape", progress)
+        values = {name: value.reshape(len(ys), len(xs)) for name, value in run.values.items()}
         timings = _timings(started, len(coords))
-        return Surface(xs, ys, values, self._metadata(directions), timings, directions, self._origin(directions))
+        return Surface(xs, ys, values, self._metadata(directions, run), timings, directions, self._origin(directions))
 
     def line(
         self, direction: Directions | tuple[Any, Any], alphas: Axis = (-0.5, 1.5, 41), progress: bool = True
@@ -223,16 +248,18 @@ class Evaluator:
         started = time.perf_counter()
         if isinstance(direction, Directions):
             first = direction[:1]
-            values, metadata = self._perturbed(first, ts[:, None], "line", progress), self._metadata(first)
+            run = self._perturbed(first, ts[:, None], "line", progress)
+            metadata = self._metadata(first, run)
         elif isinstance(direction, tuple) and len(direction) == 2:
-            values, metadata = self._between(direction, ts, progress), self._metadata(None)
+            run = self._between(direction, ts, progress)
+            metadata = self._metadata(None, run)
         else:
             raise TypeError(
                 f"Evaluator.line: direction must be Directions or a pair of models, got {_check.describe(direction)}"
             )
-        return Line(ts, values, metadata, _timings(started, len(ts)))
+        return Line(ts, run.values, metadata, _timings(started, len(ts)))
 
-    def _between(self, ends: tuple[Any, Any], ts: Array, progress: bool) -> dict[str, Array]:
+    def _between(self, ends: tuple[Any, Any], ts: Array, progress: bool) -> _Run:
         return self._run(lambda saved: _walk.between(self.model, ends), ts[:, None], "line", progress)
 
     # ---- what the result tells ----------------------------------------------------------------------------
@@ -242,7 +269,7 @@ class Evaluator:
             return directions.origin
         return tuple(p.detach().clone() for p in self._params.values())
 
-    def _metadata(self, directions: Directions | None) -> dict[str, Any]:
+    def _metadata(self, directions: Directions | None, run: _Run) -> dict[str, Any]:
         return {
             "directions": {"kind": "between"} if directions is None else directions.describe(),
             "weights_hash": _weights.hash_of({**self._params, **dict(unwrap(self.model).named_buffers())}),
@@ -252,7 +279,8 @@ class Evaluator:
             "bn": self._bn,
             "train_mode": self._train_mode,
             "dtypes": sorted({str(p.dtype).removeprefix("torch.") for p in self._params.values()}),
-            "device": "cpu",
+            **conditions(self._device),
+            **run.conditions,
             "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
             "thalweg": _core.__version__,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from ._weights import direction_dtype, dot, flat, length, parameters, pick, state_of
+from ._weights import direction_dtype, flat, gram, length, parameters, pick, state_of
 from .directions import Directions
 from .trajectory import Trajectory
 
@@ -43,7 +43,7 @@ def plane(model_a: Any, model_b: Any, model_c: Any) -> Directions:
     who = "plane"
     params = parameters(who, model_a)
     states = [pick(who, params, state_of(who, m)) for m in (model_a, model_b, model_c)]
-    a, b, c = (flat(s) for s in states)
+    a, b, c = (flat(s, states[0][0].device) for s in states)
     u, w = b - a, c - a
     along = float(w @ u / (u @ u)) if float(u @ u) else math.nan
     v = w - along * u
@@ -87,7 +87,8 @@ def between(model_a: Any, model_b: Any) -> Directions:
     params = parameters(who, model_a)
     start, stop = (pick(who, params, state_of(who, m)) for m in (model_a, model_b))
     vector = tuple(
-        (b.detach().double() - a.detach().double()).to(direction_dtype(a)) for a, b in zip(start, stop, strict=True)
+        (b.detach().to(a.device, torch.float64) - a.detach().double()).to(direction_dtype(a))
+        for a, b in zip(start, stop, strict=True)
     )
     if not length(vector):
         raise ValueError(f"{who}: the two models have the same weights; choose another second model")
@@ -185,16 +186,17 @@ def project(
         if [t.shape for t in tensors] != [o.shape for o in origin]:
             raise ValueError("project: weights, origin and directions must have the same shapes; is it another model?")
     basis = [[d.double() for d in vector] for vector in directions.vectors]
-    gram = torch.tensor([[dot(a, b) for b in basis] for a in basis], dtype=torch.float64)
-    lengths = gram.diagonal().sqrt()
-    angles = gram / (lengths[:, None] * lengths)
+    start = [o.detach().to(d.device, torch.float64) for o, d in zip(origin, basis[0], strict=True)]
+    products = gram(basis, basis)
+    lengths = products.diagonal().sqrt()
+    angles = products / (lengths[:, None] * lengths)
     if not bool((torch.linalg.eigvalsh(angles.nan_to_num())[:1] > 1e-12).all()):
         raise ValueError("project: a direction is zero or the directions are parallel; choose others")
     coordinates = torch.empty(len(states), len(basis), dtype=torch.float64)
     distances = torch.empty(len(states), dtype=torch.float64)
     for i, state in enumerate(states):
-        offset = [s.detach().double() - o.detach().double() for s, o in zip(state, origin, strict=True)]
-        coordinates[i] = torch.linalg.solve(gram, torch.tensor([dot(d, offset) for d in basis], dtype=torch.float64))
+        offset = [s.detach().to(o.device, torch.float64) - o for s, o in zip(state, start, strict=True)]
+        coordinates[i] = torch.linalg.solve(products, gram(basis, [offset])[:, 0])
         for c, vector in zip(coordinates[i].tolist(), basis, strict=True):
             offset = [o - c * d for o, d in zip(offset, vector, strict=True)]
         distances[i] = length(offset)
