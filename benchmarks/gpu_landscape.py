@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import thalweg as tw
 from bench_landscape import mlp
-from gpu_measure import Session
+from gpu_measure import Session, precision
 from gpu_nets import resnet56, settle_batchnorm
 from gpu_rows import Contest, Row, Side
 from gpu_targets import LOOP
@@ -26,20 +26,6 @@ Vectors = Sequence[Sequence[Tensor]]  # [directions][parameters]
 GRID = 51 * 51  # points of the projected plane
 # The share by which losses may differ from the float64 ones: what the format's own rounding does to a deep network.
 TOLERANCE = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
-
-
-@contextmanager
-def precision(session: Session, name: str) -> Iterator[None]:
-    """Torch's own switches: fp32 without TF32 anywhere, TF32 everywhere, or autocast to bfloat16."""
-    switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv
-    before = [switch.fp32_precision for switch in switches]
-    with ExitStack() as stack:
-        for switch, value in zip(switches, before, strict=True):
-            stack.callback(setattr, switch, "fp32_precision", value)
-            switch.fp32_precision = "tf32" if name == "tf32" else "ieee"
-        if name == "bf16":  # its cache would keep the first point's weights
-            stack.enter_context(torch.autocast(session.device.type, torch.bfloat16, cache_enabled=False))
-        yield
 
 
 def hand_written(model: nn.Module, x: Tensor, y: Tensor, vectors: Vectors, points: Array, batch: int) -> Array:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -156,3 +157,17 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     """Lower quartile, median, upper quartile."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, middle, high
+
+
+@contextmanager
+def precision(session: Session, name: str) -> Iterator[None]:
+    """Torch's own switches: fp32 without TF32 anywhere, TF32 everywhere, or autocast to bfloat16."""
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [switch.fp32_precision for switch in switches]
+    with ExitStack() as stack:
+        for switch, value in zip(switches, before, strict=True):
+            stack.callback(setattr, switch, "fp32_precision", value)
+            switch.fp32_precision = "tf32" if name == "tf32" else "ieee"
+        if name == "bf16":  # its cache would keep the first point's weights
+            stack.enter_context(torch.autocast(session.device.type, torch.bfloat16, cache_enabled=False))
+        yield
