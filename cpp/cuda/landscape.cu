@@ -92,8 +92,7 @@ __device__ void move_kinds(const PerturbItem& item, MoveKind kind, double a, dou
   }
 }
 
-// Five blocks on a multiprocessor: left to itself, ptxas takes 40 registers for six of them and spills one.
-__global__ __launch_bounds__(kThreads, 5) void move_kernel(MoveTable table, Place place, bool lerp) {
+__global__ __launch_bounds__(kThreads, 4) void move_kernel(MoveTable table, Place place, bool lerp) {
   const MoveChunk chunk = table.chunks[blockIdx.x];
   const PerturbItem item = table.items[chunk.item];
   double a = place.a;

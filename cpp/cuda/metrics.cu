@@ -1,9 +1,9 @@
 // CUDA side of metrics.hpp: reductions into cells on the device. The order of additions is that of sums.hpp.
 #include "runtime.cuh"
 #include "sums.cuh"
-#include "thalweg/landscape_elements.hpp"
 #include "thalweg/metrics.hpp"
 #include "thalweg/score_rows.hpp"
+#include "thalweg/storage.hpp"
 
 namespace thalweg {
 namespace cuda {

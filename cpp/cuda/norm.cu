@@ -54,7 +54,7 @@ __device__ void squares_by_lane(const T* values, int numel, double* lanes) {
   }
 }
 
-__global__ __launch_bounds__(kThreads) void norm_kernel(StepTable table) {
+__global__ __launch_bounds__(kThreads, 4) void norm_kernel(StepTable table) {
   __shared__ double lanes[kNormLanes];
   const DeviceChunk chunk = table.chunks[blockIdx.x];
   const DeviceItem& item = table.items[chunk.item];

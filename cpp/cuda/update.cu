@@ -113,7 +113,9 @@ __device__ void update_variant(const StepTable& table, const DeviceChunk& chunk,
 
 // The launch of the first compute type also moves the schedules on: every tick of this step is done by then.
 template <class Op, class T>
-__global__ __launch_bounds__(kThreads) void update_kernel(StepTable table, std::int64_t first_chunk, bool advances) {
+__global__ __launch_bounds__(kThreads, sizeof(T) == 4 ? 4 : 2) void update_kernel(StepTable table,
+                                                                                  std::int64_t first_chunk,
+                                                                                  bool advances) {
   if (table.verdict->skip) return;
   if (advances && blockIdx.x == 0 && threadIdx.x == 0) ++*table.clock;
   if (first_chunk + blockIdx.x >= table.chunk_count) return;  // tensors without elements have no chunk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -156,7 +157,7 @@ def capture_step(
         stream.wait_stream(torch.cuda.current_stream(device))
         buffers = [(b, b.detach().clone()) for b in model.buffers()]
         fresh = [p for g in optimizer.param_groups for p in g["params"] if p not in optimizer.state]
-        done = False
+        done, handled = False, sys.exc_info()[1]
         try:
             with torch.cuda.stream(stream):
                 _warm_up(model, optimizer, loss_and_gradients, scaler, warmup)
@@ -168,7 +169,7 @@ def capture_step(
             if isinstance(error, torch.OutOfMemoryError) or str(error).startswith(type(optimizer).__name__):
                 raise
             raise RuntimeError(
-                f"{_WHO}: this step cannot be captured into a CUDA graph: {culprit(error)}. What waits for the device "
+                f"{_WHO}: this step cannot be captured into a CUDA graph: {culprit(error, handled)}. What waits for the device "
                 "(.item(), float(tensor), printing, control flow on values) or copies from the CPU must leave the step"
             ) from error
         finally:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -56,7 +58,8 @@ def emulated_graphs(monkeypatch: pytest.MonkeyPatch, capture: Capture, ended: li
         made.append(target)
 
     for name, stand_in in (
-        ("CUDAGraph", _FakeGraph), ("graph", graph), ("current_stream", lambda device: None),
+        ("CUDAGraph", _FakeGraph), ("graph", graph), ("set_stream", lambda stream: None),
+        ("current_stream", lambda device: SimpleNamespace(device=torch.device("cpu"))),
         ("graph_pool_handle", lambda: (0, 1)),
     ):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, stand_in)
@@ -141,3 +144,56 @@ def test_what_a_graph_cannot_hold_is_told(
     metadata = ev.points(random_directions(model), coordinates).metadata
     assert metadata["graph"] is False
     assert reason in metadata["graph_reason"]
+
+
+def test_waits_are_noticed_and_other_warnings_pass_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: torch's debug mode stood in for by the warnings that it gives."""
+    modes = ["default"]
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    with warnings.catch_warnings(record=True) as passed:
+        warnings.simplefilter("always")
+        with _graph.synchronisations(torch.device("cuda")) as waits:
+            assert modes[-1] == "warn"
+            warnings.warn("called a synchronizing CUDA operation (Triggered internally)", UserWarning, stacklevel=1)
+            warnings.warn("of the user's own", UserWarning, stacklevel=1)
+    assert [str(warning.message) for warning in passed] == ["of the user's own"]
+    assert modes[-1] == "default"
+    assert len(waits) == 1
+    assert waits[0].startswith(__file__)
+    reason = _graph.obstacle(torch.device("cuda"), 9, waits, None, _graph.Refusal())
+    assert reason is not None
+    assert "waits for the device" in reason
+    assert _graph.obstacle(torch.device("cuda"), 9, [], None, _graph.Refusal()) is None
+
+
+def test_progress_follows_the_device_and_keeps_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: events that become true one by one, each time somebody asks."""
+    recorded, finished, shown, most = [], 0, 0, 0
+
+    class Event:
+        def record(self, stream: Any) -> None:
+            recorded.append(self)
+
+        def query(self) -> bool:
+            nonlocal finished, most
+            most = max(most, len(recorded) - finished)
+            if recorded.index(self) < finished:
+                return True
+            finished += 1
+            return False
+
+    def done() -> None:
+        nonlocal shown
+        shown += 1
+        assert shown <= finished
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    progress = _device_run._Progress(done, torch.device("cuda"))
+    for _ in range(200):
+        progress.launched()
+    assert shown >= 200 - _device_run._IN_FLIGHT
+    progress.finish()
+    assert shown == 200
+    assert most <= _device_run._IN_FLIGHT + 1

@@ -122,14 +122,14 @@ def test_cells_take_weight_divisor_row_and_column(device: torch.device) -> None:
     out, cursor = cells(device, 4, rows=3), torch.ones(1, dtype=torch.int64, device=device)
     reducer = _core.Reducer(out, cursor)
     scores, targets = torch.eye(6, device=device), torch.arange(6, device=device)
-    reducer.count_correct(3, scores, targets, 1, 5.0, 7.0)
-    reducer.count_correct(3, scores, targets, 1, 5.0, 7.0)
+    reducer.count_correct(3, scores, targets, 1, 2.0, 5.0)
+    reducer.count_correct(3, scores, targets, 1, 2.0, 5.0)
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         reducer.number(0, torch.tensor(0.1, dtype=dtype, device=device), 3.0)
     reducer.advance()
     reducer.number(2, 0.1, 3.0)
     expected = np.zeros((3, 4))
-    expected[1, 3] = 6 * 5.0 / 7.0 + 6 * 5.0 / 7.0
+    expected[1, 3] = 6 * 2.0 / 5.0 + 6 * 2.0 / 5.0
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         expected[1, 0] += torch.tensor(0.1, dtype=dtype).item() * 3.0
     expected[2, 2] = 0.1 * 3.0

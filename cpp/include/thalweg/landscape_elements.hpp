@@ -1,39 +1,13 @@
-// How one element of a model moves: storage types, perturbation by up to two directions, points between two models.
+// How one element of a model moves: perturbation by up to two directions, points between two models.
 // Host and device, the only definition. Knows no tensors.
 #pragma once
 
 #include <cstdint>
 
 #include "config.hpp"
-#include "dtype.hpp"
+#include "storage.hpp"
 
 namespace thalweg {
-
-// ---- storage types, in the order of DType; bfloat16 and float16 are computed in float32 ----
-struct Native64 {
-  using Storage = double;
-  using Compute = double;
-  static THALWEG_HD double load(double x) { return x; }
-  static THALWEG_HD double store(double x) { return x; }
-};
-struct Native32 {
-  using Storage = float;
-  using Compute = float;
-  static THALWEG_HD float load(float x) { return x; }
-  static THALWEG_HD float store(float x) { return x; }
-};
-struct Brain16 {
-  using Storage = std::uint16_t;
-  using Compute = float;
-  static THALWEG_HD float load(std::uint16_t x) { return bfloat16_to_float(x); }
-  static THALWEG_HD std::uint16_t store(float x) { return float_to_bfloat16(x); }
-};
-struct Half16 {
-  using Storage = std::uint16_t;
-  using Compute = float;
-  static THALWEG_HD float load(std::uint16_t x) { return float16_to_float(x); }
-  static THALWEG_HD std::uint16_t store(float x) { return float_to_float16(x); }
-};
 
 // What stands beside the weights: no direction, the first, the second, both; or the other end of a line.
 enum MoveKind { kCopy = 0, kFirst = 1, kSecond = 2, kBoth = 3, kLerp = 4, kNumMoveKinds = 5 };

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .._capture import capture, culprit
+
 _LOG = logging.getLogger("thalweg.landscape")
 _LEAST_POINTS = 3  # below, a capture costs more than it saves
 
@@ -70,35 +72,13 @@ def synchronisations(device: torch.device) -> Iterator[list[str]]:
 
 def captured(point: Callable[[], None], device: torch.device, refusal: Refusal) -> Callable[[], None] | None:
     """A replay of `point`, captured on the current stream and not carried out; None, with the reason in `refusal`."""
-    graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
-    stream = torch.cuda.current_stream(device)
+    graph = torch.cuda.CUDAGraph()
     handled = sys.exc_info()[1]
     try:
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        with capture(graph, torch.cuda.current_stream(device)):
             point()
     except Exception as error:  # whatever users' code does that a graph cannot hold
-        _recover(device, pool)
-        refusal.reason = f"the capture failed: {_first_of(error, handled)}"
+        refusal.reason = f"the capture failed: {culprit(error, handled)}"
         _LOG.warning("landscape: no CUDA graph, the host launches every operation: %s", refusal.reason)
         return None
     return graph.replay
-
-
-def _first_of(error: BaseException, handled: BaseException | None) -> str:
-    """What went wrong first: the end of a failed capture fails, too, and says less. `handled` is older than both."""
-    while error.__context__ is not None and error.__context__ is not handled:
-        error = error.__context__
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
-def _recover(device: torch.device, pool: tuple[int, int]) -> None:
-    """Take torch's allocator and generator out of a capture that failed; not every torch does so itself."""
-    try:
-        torch._C._cuda_endAllocateToPool(device.index, pool)
-    except RuntimeError:
-        _LOG.debug("landscape: torch had ended the failed capture's allocations")
-    scratch = torch.zeros(1, device=device)
-    with torch.cuda.graph(
-        torch.cuda.CUDAGraph(), stream=torch.cuda.current_stream(device), capture_error_mode="thread_local"
-    ):
-        scratch.add_(1)  # a capture that succeeds ends the generator's
