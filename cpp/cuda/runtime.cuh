@@ -81,7 +81,7 @@ class RelaxedCapture {
 class DeviceBuffer {
  public:
   DeviceBuffer() = default;
-  ~DeviceBuffer() { cudaFree(data_); }
+  ~DeviceBuffer() { release(); }
   DeviceBuffer(DeviceBuffer&& other) noexcept { swap(other); }
   DeviceBuffer& operator=(DeviceBuffer&& other) noexcept { return swap(other), *this; }
   DeviceBuffer(const DeviceBuffer&) = delete;
@@ -92,7 +92,7 @@ class DeviceBuffer {
     if (bytes <= bytes_) return;
     void* grown = nullptr;
     check(cudaMalloc(&grown, bytes), "allocating device memory");
-    cudaFree(data_);
+    release();
     data_ = grown;
     bytes_ = bytes;
   }
@@ -101,6 +101,13 @@ class DeviceBuffer {
   void leak() { data_ = nullptr, bytes_ = 0; }  // a graph that was captured may replay it at any time: never freed
 
  private:
+  // May run while this thread captures, called by a garbage collection: cudaFree alone would break the capture, of a
+  // null pointer too.
+  void release() {
+    if (data_ == nullptr) return;
+    const RelaxedCapture relaxed;
+    cudaFree(data_);
+  }
   void swap(DeviceBuffer& other) noexcept { std::swap(data_, other.data_), std::swap(bytes_, other.bytes_); }
   void* data_ = nullptr;
   std::size_t bytes_ = 0;

@@ -47,6 +47,7 @@ struct CudaStep::Impl {
 };
 
 CudaStep::CudaStep(int optimizer, int device) : impl_(std::make_unique<Impl>()) {
+  const cuda::RelaxedCapture relaxed;  // the caller may find out only then that a stream captures
   cuda::require_device(device);
   const cuda::DeviceGuard guard(device);
   cuda::load_norm();

@@ -14,6 +14,7 @@ class PinnedRing {
  public:
   PinnedRing() = default;
   ~PinnedRing() {
+    const RelaxedCapture relaxed;  // see DeviceBuffer::release()
     for (Slot& slot : slots_) {
       if (slot.event != nullptr) cudaEventSynchronize(slot.event), cudaEventDestroy(slot.event);
       cudaFreeHost(slot.data);

@@ -11,6 +11,8 @@ import torch
 
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent), contextlib.__file__)
 
+_broken: list[torch.cuda.CUDAGraph] = []  # torch's allocator of pinned memory may still point to them
+
 
 @contextlib.contextmanager
 def capture(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream) -> Iterator[None]:
@@ -25,6 +27,7 @@ def capture(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream) -> Iterator[
         with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             yield
     except BaseException:
+        _broken.append(graph)
         torch.cuda.set_stream(before)
         _recover(stream, pool)
         raise

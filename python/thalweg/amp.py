@@ -63,7 +63,7 @@ class GradScaler(torch.amp.GradScaler):
             raise RuntimeError("GradScaler: closures are not supported; call backward() before step()")
         found = self._found.get(id(optimizer))
         if found is None or found.device != scale.device:
-            found = self._found[id(optimizer)] = torch.zeros((), device=scale.device)
+            found = self._found[id(optimizer)] = torch.zeros((), dtype=torch.float32, device=scale.device)
         own = getattr(optimizer, "grad_scale", None)  # the user may have set one, as torch allows
         optimizer.grad_scale = scale if own is None else scale * own  # type: ignore[attr-defined]
         optimizer._found_inf_out = found

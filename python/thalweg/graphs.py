@@ -66,8 +66,18 @@ class CapturedStep:
         self.replay()
         return self.loss.clone()
 
+    def _keep(self, *owners: Any) -> None:
+        """Keep alive whose memory the graph reads and writes, and remember which state it is."""
+        self._owners = owners
+        self._state = self.optimizer.state
+
     def replay(self) -> None:
         """Replay with what `inputs` holds now; the loss is in `loss`."""
+        if self.optimizer.state is not self._state:
+            raise RuntimeError(
+                f"{_WHO}: the optimizer's state was replaced after the capture, as load_state_dict() does, and the graph "
+                "writes the old one; capture again"
+            )
         if self._numbers() != self._rates:
             raise RuntimeError(
                 f"{_WHO}: lr was set to {self._numbers()} but the graph holds {self._rates}; pass a schedule to the "
@@ -154,8 +164,8 @@ def capture_step(
 
     with torch.cuda.device(device), random_state():
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(device))
         buffers = [(b, b.detach().clone()) for b in model.buffers()]
+        stream.wait_stream(torch.cuda.current_stream(device))
         fresh = [p for g in optimizer.param_groups for p in g["params"] if p not in optimizer.state]
         done, handled = False, sys.exc_info()[1]
         try:
@@ -170,7 +180,8 @@ def capture_step(
                 raise
             raise RuntimeError(
                 f"{_WHO}: this step cannot be captured into a CUDA graph: {culprit(error, handled)}. What waits for the device "
-                "(.item(), float(tensor), printing, control flow on values) or copies from the CPU must leave the step"
+                "(.item(), float(tensor), printing, control flow on values) or copies from the CPU must leave the step; an "
+                "earlier loss that is still alive keeps its stream: `del loss` first"
             ) from error
         finally:
             torch.cuda.current_stream(device).wait_stream(stream)
@@ -179,8 +190,13 @@ def capture_step(
                     buffer.copy_(value)
             if not done:
                 optimizer.zero_grad(set_to_none=True)
+                for name in ("grad_scale", "found_inf"):  # torch's GradScaler leaves them behind an error
+                    optimizer.__dict__.pop(name, None)
+                if scaler is not None and scaler.is_enabled():
+                    scaler._per_optimizer_states.clear()
                 optimizer._forget_states([p for p in fresh if p in optimizer.state])
             optimizer.sync()
+    step._keep(model, objective, scaler)
     return step
 
 

@@ -122,8 +122,8 @@ def test_the_loss_stays_on_the_device_and_nothing_waits() -> None:
     model, data = network(), batches(4)
     opt = optimizer_of(model, "adamw")
     step = tw.graphs.capture_step(model, "cross_entropy", opt, data[0])
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         losses = [step(batch) for batch in data * 3]
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -143,8 +143,8 @@ def test_eager_steps_do_not_wait_for_the_device() -> None:
         scaler.update()
 
     train(data[0])
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         for batch in data * 5:
             train(batch)
     finally:
@@ -195,6 +195,10 @@ def test_a_changed_number_and_another_batch_are_refused() -> None:
         step((data[0][0][:7], data[0][1][:7]))
     opt.param_groups[0]["lr"] = 0.2
     with pytest.raises(RuntimeError, match="the graph holds"):
+        step(data[0])
+    opt.param_groups[0]["lr"] = 0.1
+    opt.load_state_dict(opt.state_dict())
+    with pytest.raises(RuntimeError, match="state was replaced after the capture"):
         step(data[0])
 
 

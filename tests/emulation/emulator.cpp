@@ -142,6 +142,7 @@ cudaError_t cudaMalloc(void** address, std::size_t bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* address) {
+  if (refuses(capture_stream)) std::abort();  // CUDA would invalidate the capture, for a null pointer too
   const std::lock_guard<std::recursive_mutex> lock(device_mutex);
   if (address != nullptr && device_memory.erase(address) == 0) std::abort();
   std::free(address);
@@ -152,7 +153,10 @@ cudaError_t cudaMallocHost(void** address, std::size_t bytes) {
   *address = std::malloc(bytes);
   return *address == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
-cudaError_t cudaFreeHost(void* address) { return std::free(address), cudaSuccess; }
+cudaError_t cudaFreeHost(void* address) {
+  if (refuses(capture_stream)) std::abort();
+  return std::free(address), cudaSuccess;
+}
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
   return run(stream, [=] { std::memcpy(to, from, bytes); });

@@ -65,6 +65,7 @@ class FusedOptimizer(ScheduledGroups):
         """What neither pickle nor deepcopy carry: everything that knows an address or a device."""
         self._clocks, self._norms = {}, {}
         self._found_inf_out = None
+        self._graphed = []
         self._unsure = self._captured = False
         if "_counts" not in self.__dict__:
             self._counts = {}
@@ -121,7 +122,9 @@ class FusedOptimizer(ScheduledGroups):
         result = self._table.step(
             self.param_groups, self.state, self._plans, self._schedule_step, torch.get_num_threads(), controlled
         )
-        self._captured = self._captured or result == _CAPTURED
+        if result == _CAPTURED:
+            self._captured = True
+            self._keep_for_replays()
         self._unsure = self._captured or self._unsure or (controlled and bool(self._clocks))
         if result in (_SKIPPED, _CAPTURED):
             return loss
@@ -130,6 +133,11 @@ class FusedOptimizer(ScheduledGroups):
             if plan is not None:
                 self._written[index] = self.param_groups[index]["lr"]
         return loss
+
+    def _keep_for_replays(self) -> None:
+        """A graph writes to what it was captured with, also after load_state_dict() put other tensors in its place."""
+        states = [value for state in self.state.values() for value in state.values()]
+        self._graphed.append([*states, *self._counts.values(), *self._clocks.values(), *self._norms.values()])
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Check the hyper-parameters of a group, with torch's exception types and texts."""

@@ -28,6 +28,7 @@ class CoreRequests(Optimizer):
     _clocks: dict[torch.device, Tensor]  # per CUDA device: updates that the schedules have seen there
     _counts: dict[Tensor, Tensor]  # per parameter on a device: its steps, where torch's state has no such entry
     _norms: dict[torch.device, Tensor]  # per device: norm of the last step's gradients
+    _graphed: list[list[Any]]  # what captured steps write to
     _found_inf_out: Tensor | None  # where a GradScaler wants to read whether the step was skipped
 
     def _init_states(self, params: list[Tensor], counts: list[int]) -> None:
@@ -87,7 +88,9 @@ class CoreRequests(Optimizer):
     def _count_of(self, param: Tensor, first: bool) -> Tensor:
         count = self._counts.get(param)
         if count is None or first:
-            self._counts[param] = count = torch.full((), 0.0 if first else 1.0, device=param.device)
+            self._counts[param] = count = torch.full(
+                (), 0.0 if first else 1.0, dtype=torch.float32, device=param.device
+            )
         return count
 
     def _clock(self, param: Tensor) -> Tensor:
