@@ -262,3 +262,19 @@ def test_a_failed_test_run_does_not_hide_the_measurements(
     text = capsys.readouterr().out
     assert "tests: failed with exit status 1" in text
     assert "benchmarks: passed" in text
+
+
+def test_sanitizers_that_cannot_run_are_not_a_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_gpu, "cuda_tool", lambda name: None)
+    assert run_gpu.sanitize() == 2
+    assert "compute-sanitizer is not here" in capsys.readouterr().err
+    monkeypatch.setattr(run_gpu, "cuda_tool", lambda name: name)
+    monkeypatch.setattr(run_gpu, "follow", lambda command, *_, **__: 1)
+    assert run_gpu.sanitize() == 2
+    assert "does not allow compute-sanitizer" in capsys.readouterr().err
+    statuses = iter((0, 0, 86))  # the probe, memcheck, racecheck
+    monkeypatch.setattr(run_gpu, "follow", lambda command, *_, **__: next(statuses))
+    assert run_gpu.sanitize() == 1
+    assert "memcheck: passed\nracecheck: failed with exit status 86" in capsys.readouterr().out
