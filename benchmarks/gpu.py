@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gpu_ensemble
 import gpu_landscape
 import gpu_steps
 import gpu_training
@@ -28,7 +29,7 @@ GOOD = ("measured", "checked", "absent")  # an absent row says what is missing; 
 
 def all_rows(quick: bool) -> list[Row]:
     """Every row, in the order of the table."""
-    return [*gpu_steps.rows(), *gpu_training.rows(), *gpu_landscape.rows(quick)]
+    return [*gpu_steps.rows(), *gpu_training.rows(), *gpu_ensemble.rows(), *gpu_landscape.rows(quick)]
 
 
 def write(path: Path, data: dict[str, Any]) -> None:

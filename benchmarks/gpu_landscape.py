@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 import thalweg as tw
 from bench_landscape import mlp
-from gpu_measure import Session
+from gpu_measure import Session, precision
 from gpu_nets import resnet56, settle_batchnorm
 from gpu_rows import Contest, Row, Side
 from gpu_targets import LOOP
@@ -25,20 +26,6 @@ Vectors = Sequence[Sequence[Tensor]]  # [directions][parameters]
 GRID = 51 * 51  # points of the projected plane
 # The share by which losses may differ from the float64 ones: what the format's own rounding does to a deep network.
 TOLERANCE = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
-
-
-@contextmanager
-def precision(session: Session, name: str) -> Iterator[None]:
-    """Torch's own switches: fp32 without TF32 anywhere, TF32 everywhere, or autocast to bfloat16."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
-    with ExitStack() as stack:
-        if name == "bf16":
-            stack.enter_context(torch.autocast(session.device.type, torch.bfloat16))
-        try:
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def hand_written(model: nn.Module, x: Tensor, y: Tensor, vectors: Vectors, points: Array, batch: int) -> Array:
@@ -77,21 +64,36 @@ def fastest_batch(run: Callable[[int], Any], session: Session, sizes: Sequence[i
     return min(times, key=times.__getitem__)
 
 
-def landscape(
-    session: Session, build: Callable[[], nn.Module], shape: tuple[int, ...], samples: int, points: int,
-    loop_points: int, batches: Sequence[int], name: str,
-) -> Contest:  # fmt: skip
+@dataclass(frozen=True)
+class Case:
+    """A network with its data, and how many points a call of ours and of the loop evaluates."""
+
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]  # of a sample
+    samples: int
+    points: int
+    loop_points: int
+    batches: tuple[int, ...]  # the loop's fastest is taken
+    precision: str = "fp32"
+    rounds: int | None = None
+
+
+def landscape(session: Session, case: Case) -> Contest:
     """Points per second in the plane of two filter-normalised directions."""
+    name = case.precision
     torch.manual_seed(0)
-    samples = session.number(samples, 8)
-    batches = [min(b, samples) for b in batches][: session.number(len(batches), 1)]
-    model = build().to(session.device)
-    x, y = torch.randn(samples, *shape, device=session.device), torch.randint(0, 10, (samples,), device=session.device)
+    samples = session.number(case.samples, 2)
+    batches = [min(b, samples) for b in case.batches][: session.number(len(case.batches), 1)]
+    model = case.build().to(session.device)
+    x, y = (
+        torch.randn(samples, *case.shape, device=session.device),
+        torch.randint(0, 10, (samples,), device=session.device),
+    )
     settle_batchnorm(model, x[: batches[0]])
     directions = tw.landscape.random_directions(model, seed=1)
     vectors = [[d.to(x.device) for d in vector] for vector in directions.vectors]
-    coords = np.random.default_rng(0).uniform(-1, 1, (session.number(points, 2), 2))
-    short = coords[: session.number(loop_points, 2)]
+    coords = np.random.default_rng(0).uniform(-1, 1, (session.number(case.points, 2), 2))
+    short = coords[: session.number(case.loop_points, 2)]
     switch: Callable[[], AbstractContextManager[None]] = lambda: precision(session, name)  # noqa: E731
 
     def loop(batch: int, points: Array = short) -> Array:
@@ -115,13 +117,14 @@ def landscape(
             part = tw.landscape.Evaluator(model, "cross_entropy", (x[few], y[few]), batch_size=best)
             found = part.points(directions, near).values["loss"]
         np.testing.assert_allclose(found, expected, rtol=TOLERANCE[name])
-        result = ours()  # then everything that is timed, against the loop
-        np.testing.assert_allclose(result.values["loss"][: len(short)], loop(best), rtol=TOLERANCE[name])
+        with switch():
+            result = evaluator.points(directions, short)  # all samples, against the loop
+        np.testing.assert_allclose(result.values["loss"], loop(best), rtol=TOLERANCE[name])
         more["graph"] = str(result.metadata.get("graph", "not said"))
 
     more: dict[str, Any] = {"samples": samples, "points": len(coords), "batch": best, "precision": name}
     peers = {LOOP: Side(lambda: loop(best), len(short))}
-    return Contest(Side(ours, len(coords)), peers, check, more=more, figures=rates)
+    return Contest(Side(ours, len(coords)), peers, check, more=more, figures=rates, rounds=case.rounds)
 
 
 def rates(seconds: float) -> dict[str, float]:
@@ -131,15 +134,11 @@ def rates(seconds: float) -> dict[str, float]:
 
 def rows(quick: bool) -> Iterator[Row]:
     """All rows of this file; `quick` times a quarter of ResNet-56's points."""
-    yield Row(
-        "landscape-mlp", "landscape, fp32", "MLP, 10,000 samples",
-        lambda s: landscape(s, mlp, (784,), 10_000, 4_096, 512, (10_000, 5_000, 2_500), "fp32"),
-    )  # fmt: skip
-    timed = 4 if quick else 13  # points of a call; at least 5 calls are timed
+    mlp_case = Case(mlp, (784,), 10_000, 4_096, 512, (10_000, 5_000, 2_500))
+    yield Row("landscape-mlp", "landscape, fp32", "MLP, 10,000 samples", lambda s: landscape(s, mlp_case))
+    points = 16 if quick else 64
+    sizes = (1_000, 2_500, 5_000, 10_000)
     for name in TOLERANCE:
-        yield Row(
-            f"landscape-resnet56-{name}", f"landscape, {name}", "ResNet-56, 50,000 images",
-            lambda s, n=name: landscape(
-                s, resnet56, (3, 32, 32), 50_000, timed, max(2, timed // 4), (1_000, 2_500, 5_000, 10_000), n
-            ),
-        )  # fmt: skip
+        case = Case(resnet56, (3, 32, 32), 50_000, points, points // 4, sizes, name, rounds=2)
+        what = f"landscape, {name}, {points} points timed"
+        yield Row(f"landscape-resnet56-{name}", what, "ResNet-56, 50,000 images", lambda s, c=case: landscape(s, c))

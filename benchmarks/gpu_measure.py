@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -90,15 +91,19 @@ class Session:
             return 1
         return max(1, min(5000, round(BLOCK_SECONDS / max(self.block(run, 3), 1e-7))))
 
-    def by_turns(self, runs: Sequence[Run]) -> list[list[float]]:
-        """Seconds per call, [runs][rounds]: blocks of calls in turn, each round begins with another one; >= 5 rounds."""
-        calls = [self.calls_per_block(run) for run in runs]
+    def by_turns(self, runs: Sequence[Run], rounds: int | None = None) -> list[list[float]]:
+        """Seconds per call, [runs][rounds]: blocks of calls in turn, each round begins with another one.
+
+        At least 5 rounds, and as many as fit into the time; or as many as are asked for, of single calls.
+        """
+        calls = [1 if rounds else self.calls_per_block(run) for run in runs]
+        least = 2 if self.dry else rounds or 5
         times: list[list[float]] = [[] for _ in runs]
         gc.collect()
         gc.disable()  # as timeit does: whose turn a collection falls into is chance
         try:
-            end = time.perf_counter() + self.seconds * len(runs)
-            while len(times[0]) < (2 if self.dry else 5) or time.perf_counter() < end:
+            end = time.perf_counter() + (0.0 if rounds else self.seconds * len(runs))
+            while len(times[0]) < least or time.perf_counter() < end:
                 begin = len(times[0]) % len(runs)
                 for which in [*range(begin, len(runs)), *range(begin)]:
                     times[which].append(self.block(runs[which], calls[which]))
@@ -152,3 +157,17 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     """Lower quartile, median, upper quartile."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, middle, high
+
+
+@contextmanager
+def precision(session: Session, name: str) -> Iterator[None]:
+    """Torch's own switches: fp32 without TF32 anywhere, TF32 everywhere, or autocast to bfloat16."""
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = [switch.fp32_precision for switch in switches]
+    with ExitStack() as stack:
+        for switch, value in zip(switches, before, strict=True):
+            stack.callback(setattr, switch, "fp32_precision", value)
+            switch.fp32_precision = "tf32" if name == "tf32" else "ieee"
+        if name == "bf16":  # its cache would keep the first point's weights
+            stack.enter_context(torch.autocast(session.device.type, torch.bfloat16, cache_enabled=False))
+        yield

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gpu_measure import Session
-from gpu_rows import Side, need
+from gpu_rows import Side, construct, need
 from gpu_targets import FOREACH, FUSED
 from thalweg import _core
 
@@ -64,7 +64,7 @@ def bytes_per_step(optimizer: torch.optim.Optimizer) -> int:
 def torch_peers(name: str, options: dict[str, Any]) -> dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]]:
     """Torch's class of this name: fused where torch has such a kernel for it, and foreach."""
     cls = getattr(torch.optim, name)
-    peers = {FOREACH: lambda params: cls(params, foreach=True, **options)}
+    peers = {FOREACH: lambda params: construct(cls, params, foreach=True, **options)}
     if name in ("SGD", "Adam", "AdamW", "Adagrad"):  # torch's documentation of `fused`
         peers = {FUSED: lambda params: cls(params, fused=True, **options), **peers}
     return peers

@@ -44,6 +44,7 @@ class Contest:
     absent: dict[str, str] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
     figures: Callable[[float], dict[str, float]] = lambda seconds: {}  # from seconds per unit of ours
+    rounds: int | None = None  # of single calls, where these take seconds
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def first_line(error: BaseException) -> str:
 def measured(session: Session, contest: Contest) -> list[dict[str, Any]]:
     """One result per peer, or one of ours alone; times in µs per unit."""
     sides = [contest.ours, *contest.peers.values()]
-    times = session.by_turns([side.run for side in sides])
+    times = session.by_turns([side.run for side in sides], contest.rounds)
     # A call that does many units waits for the device itself: it has no host time of its own.
     host = [session.host_seconds(side.run) if side.per == 1 else None for side in sides]
     launches = [session.launches(side.run) if side.per == 1 else None for side in sides]

@@ -25,7 +25,7 @@ class Target:
 
 
 FUSED, FOREACH, LOOP = "torch fused", "torch foreach", "hand-written loop"
-SEPARATE = "torch: separate passes"
+SEPARATE, MODELS, DEEPCOPY = "torch: separate passes", "a loop over the models", "copy.deepcopy"
 REGISTRY = "other optimizers"  # every optimizer of the registry beyond SGD, Adam and AdamW
 
 TARGETS: dict[str, tuple[Target, ...]] = {
@@ -37,6 +37,9 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "amp-ema": (Target("ratio", ">=", 1.5, SEPARATE),),
     "amp-ema-torch-scaler": (Target("ratio", ">=", 1.3, SEPARATE),),
     REGISTRY: (Target("ratio", ">=", 2.4, FOREACH),),
+    "ensemble-mlp": (Target("ratio", ">=", 4.0, MODELS),),
+    "ensemble-cnn": (Target("ratio", ">=", 4.0, MODELS),),
+    "snapshot": (Target("ratio", ">=", 5.0, DEEPCOPY),),
     "landscape-mlp": (Target("points_per_second", ">=", 10_000.0),),
     "landscape-resnet56-fp32": (Target("projected_minutes", "<=", 12.0),),
     "landscape-resnet56-tf32": (Target("projected_minutes", "<=", 5.0),),

@@ -29,7 +29,17 @@ ROWS = gpu.all_rows(quick=True)
 MAY_BE_ABSENT = ("ema_decay", "apex", "transformer_engine", "bitsandbytes")
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The sizes of a dry run are not worth threads, which wait for each other on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.key}: {row.what}")
 def test_every_row_can_be_built_and_gives_the_reference_results(row: Any) -> None:
     results = rows.run_row(measure.Session(dry=True), row)
@@ -252,3 +262,19 @@ def test_a_failed_test_run_does_not_hide_the_measurements(
     text = capsys.readouterr().out
     assert "tests: failed with exit status 1" in text
     assert "benchmarks: passed" in text
+
+
+def test_sanitizers_that_cannot_run_are_not_a_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_gpu, "cuda_tool", lambda name: None)
+    assert run_gpu.sanitize() == 2
+    assert "compute-sanitizer is not here" in capsys.readouterr().err
+    monkeypatch.setattr(run_gpu, "cuda_tool", lambda name: name)
+    monkeypatch.setattr(run_gpu, "follow", lambda command, *_, **__: 1)
+    assert run_gpu.sanitize() == 2
+    assert "does not allow compute-sanitizer" in capsys.readouterr().err
+    statuses = iter((0, 0, 86))  # the probe, memcheck, racecheck
+    monkeypatch.setattr(run_gpu, "follow", lambda command, *_, **__: next(statuses))
+    assert run_gpu.sanitize() == 1
+    assert "memcheck: passed\nracecheck: failed with exit status 86" in capsys.readouterr().out
