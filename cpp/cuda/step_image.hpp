@@ -21,7 +21,9 @@ inline std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 inline ChunkClass class_of(const StepItem& item) {
   const bool wide = item.dtype == DType::kFloat64;
-  return is_plain(item) ? (wide ? kPlain64 : kPlain32) : (wide ? kMixed64 : kMixed32);
+  if (!is_plain(item)) return wide ? kMixed64 : kMixed32;
+  if (item.ema != nullptr || item.zero_grad) return wide ? kExtra64 : kExtra32;
+  return wide ? kPlain64 : kPlain32;
 }
 
 inline std::size_t chunks_of(const StepItem& item) {

@@ -13,8 +13,9 @@ constexpr std::int64_t kChunk = kNormChunk;  // elements that one block norms an
 constexpr std::int64_t kEmaWeights = kMaxScalars * 8;  // their offset, bytes
 constexpr std::int64_t kScalarBytes = kEmaWeights + 16;
 
-// Which kernel updates a tensor: in memory as computed, or converted; computed in float32 or float64.
-enum ChunkClass { kPlain32 = 0, kPlain64 = 1, kMixed32 = 2, kMixed64 = 3, kNumChunkClasses = 4 };
+// Which kernel updates a tensor: in memory as computed, the same with a moving average or zeroed gradients, or
+// converted; computed in float32 or float64.
+enum ChunkClass { kPlain32, kPlain64, kExtra32, kExtra64, kMixed32, kMixed64, kNumChunkClasses };
 
 struct DeviceItem {
   void* param;

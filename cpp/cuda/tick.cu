@@ -83,7 +83,7 @@ __device__ void prepare_item(const StepTable& table, std::int64_t i, double lr, 
 // Block b prepares items [b kThreads, (b + 1) kThreads); as items stand in the order of their groups and every group
 // has an item, they belong to at most kThreads groups, whose rates are computed once per block.
 template <class Op>
-__global__ __launch_bounds__(kThreads) void tick_kernel(StepTable table, StepControl control) {
+__global__ __launch_bounds__(kThreads, 1) void tick_kernel(StepTable table, StepControl control) {
   __shared__ double lanes[kNormLanes];
   __shared__ double rates[kThreads];
   const double squares = control.needs_norm ? sum_of_parts(table, lanes) : 0.0;

@@ -44,14 +44,16 @@ __device__ void store_pack(T* data, int i, int end, const Pack<T>& pack) {
   }
 }
 
-template <class Op, int V, class T, bool kWhole, int kStates>
+// kExtra: there is a moving average or the gradient is zeroed.
+template <class Op, int V, class T, bool kExtra, bool kWhole, int kStates>
 __device__ void update_pack(const Constants<Op, T>& c, const Streams<T, kStates>& to, int i, int end) {
   Pack<T> p = load_pack<kWhole>(to.param, i, end);
   const Pack<T> g = load_pack<kWhole>(to.grad, i, end);
   Pack<T> s[kStates > 0 ? kStates : 1], e{};
 #pragma unroll
   for (int k = 0; k < kStates; ++k) s[k] = load_pack<kWhole>(to.states[k], i, end);
-  if (to.ema != nullptr) e = load_pack<kWhole>(to.ema, i, end);
+  if constexpr (kExtra)
+    if (to.ema != nullptr) e = load_pack<kWhole>(to.ema, i, end);
 #pragma unroll
   for (int j = 0; j < Pack<T>::kSize; ++j) {
     T state[kMaxStates] = {};
@@ -60,17 +62,19 @@ __device__ void update_pack(const Constants<Op, T>& c, const Streams<T, kStates>
     Op::template update<V>(c.scalars, p.value[j], conditioned(g.value[j], c.scale, c.limit), state);
 #pragma unroll
     for (int k = 0; k < kStates; ++k) s[k].value[j] = state[k];
-    e.value[j] = weighted_mean(e.value[j], p.value[j], c.keep, c.take);
+    if constexpr (kExtra) e.value[j] = weighted_mean(e.value[j], p.value[j], c.keep, c.take);
   }
   store_pack<kWhole>(to.param, i, end, p);
 #pragma unroll
   for (int k = 0; k < kStates; ++k) store_pack<kWhole>(to.states[k], i, end, s[k]);
-  if (to.ema != nullptr) store_pack<kWhole>(to.ema, i, end, e);
-  if (to.zero_grad) store_pack<kWhole>(to.grad, i, end, Pack<T>{});
+  if constexpr (kExtra) {
+    if (to.ema != nullptr) store_pack<kWhole>(to.ema, i, end, e);
+    if (to.zero_grad) store_pack<kWhole>(to.grad, i, end, Pack<T>{});
+  }
 }
 
-template <class Op, int V, class T>
-struct PlainUpdate {
+template <class Op, int V, class T, bool kExtra>
+struct Unconverted {
   static constexpr int kStates = Op::state_count(V);
 
   static __device__ void run(const StepTable& table, const DeviceChunk& chunk, const DeviceItem& item) {
@@ -90,22 +94,33 @@ struct PlainUpdate {
     constexpr int kSize = Pack<T>::kSize;
     const int t = static_cast<int>(threadIdx.x);
     if (!alike) {
-      for (int i = t; i < part.numel; i += kThreads * kSize) update_pack<Op, V, T, false>(c, to, i, part.numel);
+      for (int i = t; i < part.numel; i += kThreads * kSize) update_pack<Op, V, T, kExtra, false>(c, to, i, part.numel);
       return;
     }
     const int packs = (part.numel - head) / kSize;
-    for (int p = t; p < packs; p += kThreads) update_pack<Op, V, T, true>(c, to, head + p * kSize, part.numel);
+    for (int p = t; p < packs; p += kThreads) update_pack<Op, V, T, kExtra, true>(c, to, head + p * kSize, part.numel);
     // What is left, at most kSize - 1 elements on either side, goes to the first threads.
     const int tail = head + packs * kSize;
     const int i = t < head ? t : tail + t - head;
-    if (i < part.numel) update_pack<Op, V, T, false>(c, to, i, i + 1);
+    if (i < part.numel) update_pack<Op, V, T, kExtra, false>(c, to, i, i + 1);
   }
 };
 
+template <class Op, int V, class T>
+struct PlainUpdate : Unconverted<Op, V, T, false> {};
+template <class Op, int V, class T>
+struct ExtraUpdate : Unconverted<Op, V, T, true> {};
+
+template <class T>
+constexpr int kBlocks = sizeof(T) == 4 ? 4 : 2;  // of a multiprocessor, at least: bounds the registers
+
 template <class Op, class T>
-__global__ __launch_bounds__(kThreads, sizeof(T) == 4 ? 4 : 2) void update_kernel(StepTable table, ChunkClass chunks,
-                                                                                  bool advances) {
-  update_block<PlainUpdate, Op, T>(table, chunks, advances);
+__global__ __launch_bounds__(kThreads, kBlocks<T>) void update_kernel(StepTable table, Share share) {
+  update_block<PlainUpdate, Op, T>(table, share);
+}
+template <class Op, class T>
+__global__ __launch_bounds__(kThreads, kBlocks<T> - 1) void extra_kernel(StepTable table, Share share) {
+  update_block<ExtraUpdate, Op, T>(table, share);
 }
 
 }  // namespace
@@ -113,22 +128,25 @@ __global__ __launch_bounds__(kThreads, sizeof(T) == 4 ? 4 : 2) void update_kerne
 void load_update(int optimizer) {
   for_each_optimizer(
       [&](auto op, int index) {
+        using Op = decltype(op);
         if (index != optimizer) return;
-        load(update_kernel<decltype(op), float>);
-        load(update_kernel<decltype(op), double>);
+        load(update_kernel<Op, float>), load(update_kernel<Op, double>);
+        load(extra_kernel<Op, float>), load(extra_kernel<Op, double>);
       },
       OptimizerList{});
   load_update_mixed(optimizer);
 }
 
 void launch_update(int optimizer, const StepTable& table, void* stream) {
-  bool advanced = launch_update_mixed(optimizer, table, true, stream);
+  bool done = launch_update_mixed(optimizer, table, stream);
   for_each_optimizer(
       [&](auto op, int index) {
         using Op = decltype(op);
         if (index != optimizer) return;
-        advanced = launch_class(update_kernel<Op, double>, table, kPlain64, !advanced, false, stream) || advanced;
-        launch_class(update_kernel<Op, float>, table, kPlain32, !advanced, !advanced, stream);
+        done = launch_class(extra_kernel<Op, float>, table, kExtra32, !done, false, stream) || done;
+        done = launch_class(extra_kernel<Op, double>, table, kExtra64, !done, false, stream) || done;
+        done = launch_class(update_kernel<Op, double>, table, kPlain64, !done, false, stream) || done;
+        launch_class(update_kernel<Op, float>, table, kPlain32, !done, !done, stream);
       },
       OptimizerList{});
 }

@@ -59,13 +59,19 @@ __device__ inline void zero_part(const StepTable& table, const DeviceChunk& chun
   for (int i = static_cast<int>(threadIdx.x); i < part.numel * size; i += kThreads) grad[i] = 0;
 }
 
-// The first launch of a step also moves the schedules on: every tick of this step is done by then.
+// What one launch updates: chunks [begin, end) of the table. The first launch of a step also moves the schedules on:
+// every tick of this step is done by then.
+struct Share {
+  std::int64_t begin, end;
+  bool advances;
+};
+
 template <template <class, int, class> class Update, class Op, class T>
-__device__ void update_block(const StepTable& table, ChunkClass chunks, bool advances) {
+__device__ void update_block(const StepTable& table, const Share& share) {
   const bool skip = table.verdict->skip;
-  if (advances && !skip && blockIdx.x == 0 && threadIdx.x == 0) ++*table.clock;
-  const std::int64_t place = table.class_begin[chunks] + blockIdx.x;
-  if (place >= table.class_begin[chunks + 1]) return;  // tensors without elements have no chunk
+  if (share.advances && !skip && blockIdx.x == 0 && threadIdx.x == 0) ++*table.clock;
+  const std::int64_t place = share.begin + blockIdx.x;
+  if (place >= share.end) return;  // tensors without elements have no chunk
   const DeviceChunk chunk = table.chunks[place];
   const DeviceItem& item = table.items[chunk.item];
   if (!skip) {
@@ -78,14 +84,15 @@ __device__ void update_block(const StepTable& table, ChunkClass chunks, bool adv
 // Launches `kernel` over a class of chunks, where there are any; true when it did. always: once at least.
 template <class Kernel>
 bool launch_class(Kernel* kernel, const StepTable& table, ChunkClass chunks, bool advances, bool always, void* stream) {
-  const std::int64_t blocks = table.class_begin[chunks + 1] - table.class_begin[chunks];
-  if (blocks == 0 && !always) return false;
-  launch("the update kernel", kernel, blocks > 0 ? blocks : 1, kThreads, stream, table, chunks, advances);
+  const Share share{table.class_begin[chunks], table.class_begin[chunks + 1], advances};
+  if (share.begin == share.end && !always) return false;
+  const std::int64_t blocks = share.begin == share.end ? 1 : share.end - share.begin;
+  launch("the update kernel", kernel, blocks, kThreads, stream, table, share);
   return true;
 }
 
 // The kernels of update_mixed.cu.
 void load_update_mixed(int optimizer);
-bool launch_update_mixed(int optimizer, const StepTable& table, bool advances, void* stream);
+bool launch_update_mixed(int optimizer, const StepTable& table, void* stream);  // true when there were any
 
 }  // namespace thalweg::cuda

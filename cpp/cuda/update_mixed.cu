@@ -154,8 +154,8 @@ struct MixedUpdate {
 };
 
 template <class Op, class T>
-__global__ __launch_bounds__(kThreads, 2) void mixed_kernel(StepTable table, ChunkClass chunks, bool advances) {
-  update_block<MixedUpdate, Op, T>(table, chunks, advances);
+__global__ __launch_bounds__(kThreads, 2) void mixed_kernel(StepTable table, Share share) {
+  update_block<MixedUpdate, Op, T>(table, share);
 }
 
 }  // namespace
@@ -170,18 +170,17 @@ void load_update_mixed(int optimizer) {
       OptimizerList{});
 }
 
-bool launch_update_mixed(int optimizer, const StepTable& table, bool advances, void* stream) {
-  bool launched = false;
+bool launch_update_mixed(int optimizer, const StepTable& table, void* stream) {
+  bool done = false;
   for_each_optimizer(
       [&](auto op, int index) {
         using Op = decltype(op);
         if (index != optimizer) return;
-        launched = launch_class(mixed_kernel<Op, float>, table, kMixed32, advances, false, stream);
-        launched =
-            launch_class(mixed_kernel<Op, double>, table, kMixed64, advances && !launched, false, stream) || launched;
+        done = launch_class(mixed_kernel<Op, float>, table, kMixed32, true, false, stream);
+        done = launch_class(mixed_kernel<Op, double>, table, kMixed64, !done, false, stream) || done;
       },
       OptimizerList{});
-  return launched;
+  return done;
 }
 
 }  // namespace thalweg::cuda
