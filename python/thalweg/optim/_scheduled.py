@@ -26,10 +26,12 @@ class ScheduledGroups(CoreRequests):
     _plans: list[list[tuple[int, Any]]]  # the core's form of each; index -1 is lr
     _written: list[float | Tensor | None]  # what the schedule put into group["lr"] last
     _others_written: list[dict[str, float]]
+    _matched: list[dict[str, Any]]  # the groups that these lists belong to, in their order
     _default_schedule: Schedule | None
     _unsure: bool  # the device may have done other steps than the host counted
     _captured: bool  # a CUDA graph holds a step
     _table: Any
+    _torch_only: str | None  # why torch does every step; None where the core does
 
     @property
     def schedules(self) -> tuple[Schedule | None, ...]:
@@ -103,6 +105,20 @@ class ScheduledGroups(CoreRequests):
         self._written.append(None if lr is None else group["lr"])
         self._others_written.append({name: hyper_of(group, name) for name in others})
         self._plans.append(self._plans_of(len(self._schedules) - 1))
+        self._matched.append(group)
+
+    def _match_groups(self) -> None:
+        """After `param_groups` was lengthened or shortened by hand each group has the schedules that it had before."""
+        if len(self._matched) == len(self.param_groups):
+            return
+        places = {id(group): place for place, group in enumerate(self._matched)}
+        old = [places.get(id(group)) for group in self.param_groups]
+        self._schedules = [None if place is None else self._schedules[place] for place in old]
+        self._written = [None if place is None else self._written[place] for place in old]
+        self._others = [{} if place is None else self._others[place] for place in old]
+        self._others_written = [{} if place is None else self._others_written[place] for place in old]
+        self._plans = [self._plans_of(index) for index in range(len(old))]
+        self._matched = list(self.param_groups)
 
     def _plans_of(self, index: int) -> list[tuple[int, Any]]:
         lr = self._schedules[index]
@@ -138,6 +154,7 @@ class ScheduledGroups(CoreRequests):
 
     def _follow_foreign_writes(self) -> None:
         """What is not what its schedule wrote last belongs to the writer from now on."""
+        self._match_groups()
         for index, written in enumerate(self._written):
             if written is not None:
                 lr = self.param_groups[index]["lr"]
