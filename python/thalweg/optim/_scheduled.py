@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 import torch
@@ -108,17 +109,24 @@ class ScheduledGroups(CoreRequests):
         self._matched.append(group)
 
     def _match_groups(self) -> None:
-        """After `param_groups` was lengthened or shortened by hand each group has the schedules that it had before."""
-        if len(self._matched) == len(self.param_groups):
+        """After `param_groups` was edited by hand each group has the schedules that it had before.
+
+        Where all of its dicts were replaced, as a functional swap does, the places count.
+        """
+        groups = self.param_groups
+        if len(self._matched) == len(groups) and all(map(is_, self._matched, groups)):
             return
         places = {id(group): place for place, group in enumerate(self._matched)}
-        old = [places.get(id(group)) for group in self.param_groups]
+        old = [places.get(id(group)) for group in groups]
+        if len(old) == len(self._matched) and all(place is None for place in old):
+            self._matched = list(groups)
+            return
         self._schedules = [None if place is None else self._schedules[place] for place in old]
         self._written = [None if place is None else self._written[place] for place in old]
         self._others = [{} if place is None else self._others[place] for place in old]
         self._others_written = [{} if place is None else self._others_written[place] for place in old]
         self._plans = [self._plans_of(index) for index in range(len(old))]
-        self._matched = list(self.param_groups)
+        self._matched = list(groups)
 
     def _plans_of(self, index: int) -> list[tuple[int, Any]]:
         lr = self._schedules[index]
