@@ -35,7 +35,9 @@ def tensors_of(optimizer: Any) -> list[torch.Tensor]:
 @pytest.mark.parametrize(("kind", "options"), KINDS)
 @pytest.mark.parametrize("found", [1.0, 2.0])  # scalers add up what several devices found
 @pytest.mark.parametrize("skipped", [(0,), (0, 1), (3,)])
-def test_a_skipped_step_leaves_no_trace(kind: Any, options: dict[str, Any], found: float, skipped: tuple[int, ...]) -> None:
+def test_a_skipped_step_leaves_no_trace(
+    kind: Any, options: dict[str, Any], found: float, skipped: tuple[int, ...]
+) -> None:
     """Among the first steps too, where a momentum that was allocated but not written must not be believed."""
     schedule, results = tw.schedules.linear(0.1, total_steps=9), []
     for with_skips in (True, False):

@@ -284,3 +284,99 @@ def test_schedules_outlive_a_functional_swap(ours: Any) -> None:
 def super_state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The swap asks for the keys of the groups: no description of schedules among them."""
     return torch.optim.Optimizer.state_dict(optimizer)
+
+
+def test_a_load_hook_has_the_last_word_about_types() -> None:
+    values = [p.to(torch.bfloat16) for p in params()]
+    values = [nn.Parameter(p.detach()) for p in values]
+    donor = tw.optim.AdamW(values, state_dtype=torch.float32)
+    step(donor, 0)
+    receiver = tw.optim.AdamW([nn.Parameter(p.detach().clone()) for p in values], state_dtype=torch.float32)
+
+    def only_zeros(_: Any, saved: dict[str, Any]) -> dict[str, Any]:
+        state = {i: {k: torch.zeros_like(v) for k, v in entry.items()} for i, entry in saved["state"].items() if i}
+        return {**saved, "state": state}
+
+    receiver.register_load_state_dict_pre_hook(only_zeros)
+    receiver.load_state_dict(donor.state_dict())
+    assert len(receiver.state) == len(values) - 1, "no empty entry where nothing was loaded"
+    for entry in receiver.state.values():
+        assert entry["exp_avg"].dtype == torch.float32
+        assert not entry["exp_avg"].any()
+
+
+@pytest.mark.parametrize("base", [tw.optim.SGD, tw.optim.AdamW])
+def test_hooks_of_a_subclass_with_its_own_step_run_once(base: Any) -> None:
+    class Counting(base):  # type: ignore[misc]
+        def step(self, closure: Any = None) -> Any:
+            seen.append("step")
+            return super().step(closure)
+
+    seen: list[str] = []
+    p = nn.Parameter(torch.ones(2))
+    optimizer = Counting([p], lr=0.5)
+    optimizer.register_step_pre_hook(lambda *_: seen.append("pre"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("post"))
+    p.grad = torch.ones(2)
+    optimizer.step()
+    assert seen == ["pre", "step", "post"]
+    base([p], lr=0.5).step()
+    assert len(seen) == 3
+
+
+def test_the_warning_of_a_foreign_write_names_the_callers_line() -> None:
+    p = nn.Parameter(torch.ones(2))
+    optimizer = tw.optim.SGD([p], lr=tw.schedules.constant(0.5))
+    p.grad = torch.ones(2)
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = 0.1
+    with pytest.warns(UserWarning, match="set from outside to 0.1") as caught:
+        optimizer.step()
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("ours", [tw.optim.SGD, tw.optim.AdamW])
+def test_steps_inside_backward(ours: Any) -> None:
+    """One optimizer per parameter, stepped by the hook that follows its gradient."""
+    results = []
+    for inside in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+        optimizers = {p: ours([p], lr=tw.schedules.linear(0.1, total_steps=9)) for p in model.parameters()}
+
+        def update(p: Tensor, optimizers: dict[Tensor, Any] = optimizers) -> None:
+            optimizers[p].step()
+            optimizers[p].zero_grad()
+
+        for p in model.parameters() if inside else ():
+            p.register_post_accumulate_grad_hook(update)
+        for _ in range(5):
+            model(torch.ones(2, 4)).square().mean().backward()
+            for p in () if inside else model.parameters():
+                update(p)
+        results.append(list(model.parameters()))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["number", "tensor"])
+@pytest.mark.parametrize("ours", [tw.optim.SGD, tw.optim.AdamW])
+def test_a_step_that_only_makes_states_leaves_the_schedule_alone(ours: Any, kind: str) -> None:
+    """What torch.distributed.checkpoint does to a fresh optimizer before it asks for its state_dict."""
+    schedule = tw.schedules.cosine(0.1, total_steps=10)
+    values = params()
+    start = [p.detach().clone() for p in values]
+    own = {"momentum": 0.9} if ours is tw.optim.SGD else {"capturable": kind == "tensor"}
+    optimizer = ours(values, lr=schedule, **own)
+    rate = optimizer.param_groups[0]["lr"]
+    optimizer.param_groups[0]["lr"] = torch.tensor(0.0) if isinstance(rate, Tensor) else 0.0
+    for p in values:
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = rate
+    assert optimizer.schedules == (schedule,)
+    assert optimizer.schedule_step == 0
+    assert float(optimizer.param_groups[0]["lr"]) == schedule(0)
+    assert len(optimizer.state) == len(values)
+    torch.testing.assert_close(values, start, rtol=0, atol=0)
+    step(optimizer, 1)
+    assert float(optimizer.param_groups[0]["lr"]) == schedule(1)

@@ -23,7 +23,7 @@ from torch.optim.optimizer import (
 from .. import _core
 from ..schedules import Schedule, from_dict
 from ._checks import DEFAULTS, StepOptions, check_options
-from ._scheduled import ScheduledGroups, hyper_of
+from ._scheduled import ScheduledGroups
 from ._state_dict import as_torch_keeps_them, steps_of, undo_casts
 from ._torch_path import NeedsTorch, is_traced, step_as_torch, why_torch_only
 
@@ -114,7 +114,8 @@ class FusedOptimizer(ScheduledGroups):
     def _hooked_step(self, closure: Callable[[], float] | None) -> float | None:
         # torch wraps every step in a profiler range and a walk over hooks, about 9 µs; here only when they are wanted.
         hooked = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
-        if hooked or _global_optimizer_pre_hooks or _global_optimizer_post_hooks or _profiler_enabled():
+        wanted = hooked or _global_optimizer_pre_hooks or _global_optimizer_post_hooks or _profiler_enabled()
+        if wanted and type(self).step is FusedOptimizer.step:  # torch has wrapped the step of a subclass
             return _step_with_hooks(self) if closure is None else _step_with_hooks(self, closure)
         return self._step(closure)
 
@@ -123,19 +124,20 @@ class FusedOptimizer(ScheduledGroups):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._follow_foreign_writes()
+        idle = self._follow_foreign_writes()
         if self._torch_only or is_traced():
-            self._step_as_torch(self._torch_only or "this step is traced")
+            self._step_as_torch(self._torch_only or "this step is traced", idle)
             return loss
         if self._table is None:
             self._table = self._new_table()
         controlled = self._controlled()
+        plans = [[]] * len(self._plans) if idle else self._plans
         try:
             result = self._table.step(
-                self.param_groups, self.state, self._plans, self._schedule_step, torch.get_num_threads(), controlled
+                self.param_groups, self.state, plans, self._schedule_step, torch.get_num_threads(), controlled
             )
         except NeedsTorch as reason:
-            self._step_as_torch(str(reason))
+            self._step_as_torch(str(reason), idle)
             return loss
         if result == _CAPTURED:
             self._captured = True
@@ -143,20 +145,16 @@ class FusedOptimizer(ScheduledGroups):
         self._unsure = self._captured or self._unsure or (controlled and bool(self._clocks))
         if result in (_SKIPPED, _CAPTURED):
             return loss
-        self._schedule_step += 1
-        for index, plans in enumerate(self._plans):
-            if not plans:
-                continue
-            group = self.param_groups[index]
-            if self._schedules[index] is not None:
-                self._written[index] = group["lr"]
-            for name in self._others[index]:
-                self._others_written[index][name] = hyper_of(group, name)
+        if idle:
+            self._set_schedule_step(self._schedule_step)  # a device's clock has moved on
+        else:
+            self._schedule_step += 1
+            self._remember_written()
         return loss
 
-    def _step_as_torch(self, why: str) -> None:
+    def _step_as_torch(self, why: str, idle: bool) -> None:
         self._catch_up()
-        if step_as_torch(self, self.torch_class, why):
+        if step_as_torch(self, self.torch_class, why) and not idle:
             self._set_schedule_step(self._schedule_step + 1)
             self._write_rates()
 
@@ -210,11 +208,6 @@ class FusedOptimizer(ScheduledGroups):
                 for (p, _), value in zip(pairs, kept, strict=True):
                     p.copy_(value)
 
-    def _keep_for_replays(self) -> None:
-        """A graph writes to what it was captured with, also after load_state_dict() put other tensors in its place."""
-        states = [value for state in self.state.values() for value in state.values()]
-        self._graphed.append([*states, *self._counts.values(), *self._clocks.values(), *self._norms.values()])
-
     def _check_group(self, group: dict[str, Any]) -> None:
         """Check the hyper-parameters of a group, with torch's exception types and texts."""
 
@@ -245,8 +238,13 @@ class FusedOptimizer(ScheduledGroups):
         self._match_groups()
         own, own_others = list(self._schedules), list(self._others)
         self._counts = {}
-        super().load_state_dict(state_dict)
-        undo_casts(self, state_dict)
+        given = [state_dict]
+        recorder = self.register_load_state_dict_pre_hook(lambda _, changed: given.append(changed))  # by other hooks
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            recorder.remove()
+        undo_casts(self, given[-1])
         saved = [group.pop(_SCHEDULE_KEY, None) for group in self.param_groups]
         steps = [entry["step"] for entry in saved if entry is not None]
         if not steps:

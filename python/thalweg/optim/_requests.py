@@ -131,6 +131,11 @@ class CoreRequests(Optimizer):
             self._clocks[param.device] = clock
         return clock
 
+    def _keep_for_replays(self) -> None:
+        """A graph writes to what it was captured with, also after load_state_dict() put other tensors in its place."""
+        states = [value for state in self.state.values() for value in state.values()]
+        self._graphed.append([*states, *self._counts.values(), *self._clocks.values(), *self._norms.values()])
+
     def _controlled(self) -> bool:
         """Tell whether `_control` has anything to say in this step."""
         own = self.__dict__

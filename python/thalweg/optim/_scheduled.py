@@ -160,19 +160,40 @@ class ScheduledGroups(CoreRequests):
         device = first.device if isinstance(first, Tensor) else None
         return torch.tensor(value, dtype=torch.float64, device=device)
 
-    def _follow_foreign_writes(self) -> None:
-        """What is not what its schedule wrote last belongs to the writer from now on."""
+    def _remember_written(self) -> None:
+        """What the core has just put into the groups is the schedules' own."""
+        for index, plans in enumerate(self._plans):
+            if plans:
+                group = self.param_groups[index]
+                if self._schedules[index] is not None:
+                    self._written[index] = group["lr"]
+                for name in self._others[index]:
+                    self._others_written[index][name] = hyper_of(group, name)
+
+    def _follow_foreign_writes(self) -> bool:
+        """What is not what its schedule wrote last belongs to the writer from now on.
+
+        Returns:
+            Whether this step only makes states: torch.distributed.checkpoint sets lr to 0 for one step before there are
+            any, and then back. The schedules stay where they are.
+        """
+        idle = False
         self._match_groups()
         for index, written in enumerate(self._written):
             if written is not None:
                 lr = self.param_groups[index]["lr"]
-                if not (lr is written or (isinstance(lr, float) and lr == written)):
+                if lr is written or (isinstance(lr, float) and lr == written):
+                    continue
+                if not self.state and float(lr) == 0:
+                    idle = True
+                else:
                     self._give_up(index, "lr", lr)
         for index, others in enumerate(self._others_written):
             for name, value in list(others.items()):
                 now = hyper_of(self.param_groups[index], name)
                 if now is not value and now != value:
                     self._give_up(index, name, now)
+        return idle
 
     def _give_up(self, index: int, name: str, value: Any) -> None:
         who = f"{type(self).__name__}: {name} of group {index} was set from outside to {describe(value)}"
@@ -188,7 +209,7 @@ class ScheduledGroups(CoreRequests):
         warnings.warn(
             f"{who}; its schedule is dropped and this value is used. Pass {name} as a number if another scheduler drives "
             "it.",
-            stacklevel=5,
+            stacklevel=6,
         )
 
     @contextmanager

@@ -44,7 +44,7 @@ def undo_casts(optimizer: CoreRequests, state_dict: dict[str, Any]) -> None:
     params = [p for group in optimizer.param_groups for p in group["params"]]
     for i, param in zip(saved_ids, params, strict=True):
         for name, value in state_dict["state"].get(i, {}).items():
-            loaded = optimizer.state[param].get(name)
+            loaded = optimizer.state.get(param, {}).get(name)
             if isinstance(value, Tensor) and isinstance(loaded, Tensor) and loaded.dtype != value.dtype:
                 optimizer.state[param][name] = value.detach().to(loaded.device, copy=True)
 
