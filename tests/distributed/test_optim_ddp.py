@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -57,3 +58,62 @@ def test_two_processes_as_torch(tmp_path: Path) -> None:
     for sharded in (False, True):
         for name in OPTIONS:
             torch.testing.assert_close(first[sharded, name, True], first[sharded, name, False], rtol=2e-6, atol=2e-6)
+
+
+def _checkpoint(rank: int, rendezvous: str, out: str) -> None:
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    schedule = tw.schedules.cosine(0.1, total_steps=8)
+
+    def make() -> tuple[nn.Module, Any]:
+        torch.manual_seed(0)
+        model = fully_shard(nn.Linear(5, 4), mesh=init_device_mesh("cpu", (2,)))
+        return model, tw.optim.AdamW(model.parameters(), lr=schedule)
+
+    def train(model: nn.Module, optimizer: Any, steps: range) -> None:
+        for k in steps:
+            optimizer.zero_grad()
+            model(torch.full((2, 5), float(k))).square().mean().backward()
+            optimizer.step()
+
+    model, optimizer = make()
+    train(model, optimizer, range(3))
+    weights, saved = model.state_dict(), copy.deepcopy(get_optimizer_state_dict(model, optimizer))
+    again, restored = make()
+    again.load_state_dict(weights)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*set from outside")
+        set_optimizer_state_dict(again, restored, saved)
+    position = (
+        restored.schedules == (schedule,),
+        restored.schedule_step,
+        restored.param_groups[0]["lr"] == schedule(3),
+    )
+    train(model, optimizer, range(3, 6))
+    train(again, restored, range(3, 6))
+    pairs = zip(model.parameters(), again.parameters(), strict=True)
+    same = all(torch.equal(p.full_tensor(), q.full_tensor()) for p, q in pairs)
+
+    ends = []
+    for kind in (tw.optim.AdamW, torch.optim.AdamW):
+        torch.manual_seed(0)
+        plain = nn.Linear(5, 4)
+        zero = ZeroRedundancyOptimizer(plain.parameters(), kind, lr=0.05)
+        train(DistributedDataParallel(plain), zero, range(4))
+        zero.consolidate_state_dict(to=0)
+        entries = len(zero.state_dict()["state"]) if rank == 0 else 2
+        ends.append([entries, *(p.detach() for p in plain.parameters())])
+    torch.save({"position": position, "same": same, "zero": ends}, Path(out) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_distributed_checkpoints_and_zero(tmp_path: Path) -> None:
+    mp.spawn(_checkpoint, args=(str(tmp_path / "rendezvous"), str(tmp_path)), nprocs=2)
+    for rank in range(2):
+        result = torch.load(tmp_path / f"{rank}.pt")
+        assert result["position"] == (True, 3, True)
+        assert result["same"], "a resumed run goes on as the other"
+        torch.testing.assert_close(result["zero"][0], result["zero"][1], rtol=2e-6, atol=2e-6)
