@@ -8,7 +8,7 @@
 namespace thalweg {
 namespace {
 
-constexpr std::int64_t kBlock = 1024;  // elements; five streams of float32 take 20 KiB
+constexpr std::int64_t kBlock = 256;  // elements; 1,024 and 4,096 were slower (benchmarks/README.md)
 
 // ---- loops over one stream; Type is its storage, T what is computed in ----
 template <class Type, class T>
@@ -127,6 +127,13 @@ void run_converted(const SpanTable& spans, int states, const StepScalars& scalar
   if (!has_master && item.ema != nullptr) own.widen(scratch.param, item.param, at, n);
 }
 
+// The average is read after the other streams of a block; its memory is asked for before them.
+void prefetch_average(const StepItem& item, std::int64_t at, std::int64_t n) {
+  if (item.ema == nullptr) return;
+  const char* from = static_cast<const char*>(item.ema) + at * size_of(item.ema_dtype);
+  for (std::int64_t byte = 0; byte < n * size_of(item.ema_dtype); byte += 64) __builtin_prefetch(from + byte, 1, 2);
+}
+
 template <class T>
 void run_blocks(const SpanTable& spans, int states, const StepScalars& scalars, const StepVerdict& verdict,
                 const StepItem& item, std::int64_t begin, std::int64_t end) {
@@ -134,6 +141,7 @@ void run_blocks(const SpanTable& spans, int states, const StepScalars& scalars, 
   const bool plain = is_plain(item);
   for (std::int64_t at = begin; at < end; at += kBlock) {
     const std::int64_t n = std::min(end - at, kBlock);
+    prefetch_average(item, at, n);
     if (plain) {
       spans[sizeof(T) == 8][item.variant](scalars, verdict, item, at, at + n);
     } else {
