@@ -112,7 +112,8 @@ class FusedOptimizer(ScheduledGroups):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._follow_foreign_writes()
+        if self._driven:
+            self._follow_foreign_writes()
         if self._table is None:
             self._table = self._new_table()
         controlled = self._controlled()
@@ -126,6 +127,8 @@ class FusedOptimizer(ScheduledGroups):
         if result in (_SKIPPED, _CAPTURED):
             return loss
         self._schedule_step += 1
+        if not self._driven:
+            return loss
         for index, plans in enumerate(self._plans):
             if not plans:
                 continue
@@ -135,6 +138,11 @@ class FusedOptimizer(ScheduledGroups):
             for name in self._others[index]:
                 self._others_written[index][name] = hyper_of(group, name)
         return loss
+
+    @property
+    def _driven(self) -> bool:
+        """Whether any hyper-parameter has a schedule."""
+        return any(self._plans)
 
     def _new_table(self) -> Any:
         numbers = {torch.float32: 1, torch.bfloat16: 2}  # of the core's DType
