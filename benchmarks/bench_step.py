@@ -103,3 +103,55 @@ def test_schedule_in_the_step(against: Callable[..., None], thread_count: int) -
     for a, b in zip(mine, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
     against("AdamW step + cosine schedule", "160 x 64", "torch fused + scheduler", ours.step, step, seconds=3.0)
+
+
+@pytest.mark.parametrize("case", ["160 x 64", "300 tensors, 5.2 M", "1 x 16 M"])
+def test_everything_around_a_step(
+    against: Callable[..., None], thread_count: int, case: str, request: pytest.FixtureRequest
+) -> None:
+    """Schedule, clipping by norm, AdamW, moving average and zeroed gradients: one call against torch's five."""
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    timed = not request.config.getoption("benchmark_disable")
+    sizes = CASES[case] if timed else [min(n, 1000) for n in CASES[case][:50]]
+    mine, theirs = parameters(sizes, 0), parameters(sizes, 0)
+    grads = [p.grad.clone() for p in theirs]  # the same ones at every step: both sides zero theirs
+    total = 10**7
+    ours = tw.optim.AdamW(
+        mine,
+        lr=tw.schedules.cosine(1e-3, total_steps=total),
+        max_grad_norm=1.0,
+        ema_decay=0.999,
+        zero_grad_in_step=True,
+    )
+    model = torch.nn.ParameterList(theirs)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.999))
+    peer = torch.optim.AdamW(theirs, lr=1e-3, fused=True)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(peer, total)
+
+    def step() -> None:
+        torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+        peer.step()
+        scheduler.step()
+        average.update_parameters(model)
+        peer.zero_grad(set_to_none=False)
+
+    for _ in range(3):
+        for values in (mine, theirs):
+            for p, g in zip(values, grads, strict=True):
+                p.grad.copy_(g)
+        ours.step()
+        step()
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    for p, b in zip(mine, average.module.parameters(), strict=True):
+        torch.testing.assert_close(ours.state[p]["ema"], b.detach(), rtol=1e-5, atol=1e-6)
+    elements = sum(sizes)
+    more: dict[str, Any] = {}
+    if timed and elements > 1_000_000:
+        bandwidth = copy_bandwidth()
+        more = {"copy_gb_s": bandwidth / 1e9, "bandwidth_share": lambda s: (28 + 4 + 8 + 4) * elements / s / bandwidth}
+    against(
+        "schedule + clip + AdamW + EMA + zero", case, "torch's five calls", ours.step, step, elements=elements,
+        seconds=3.0, **more,
+    )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -48,6 +49,7 @@ def separate_passes(session: Session, params: list[nn.Parameter], averages: list
     """What a torch user writes; `averages` is empty where there is no average of the weights."""
     optimizer = torch.optim.AdamW(params, lr=LR, fused=True)
     scaler = scaler_of(session, torch.amp.GradScaler)
+    decays = itertools.chain([0.0], itertools.repeat(EMA))  # the first update copies, as in torch.optim.swa_utils
 
     def run() -> None:
         scaler.unscale_(optimizer)
@@ -56,7 +58,7 @@ def separate_passes(session: Session, params: list[nn.Parameter], averages: list
         scaler.update()
         if averages:
             with torch.no_grad():
-                torch._foreach_lerp_(averages, params, 1 - EMA)  # as torch.optim.swa_utils does
+                torch._foreach_lerp_(averages, params, 1 - next(decays))
 
     return run
 

@@ -89,9 +89,15 @@ void run_share(const SpanTable& spans, int states, const StepItem* items, std::s
     const StepItem& item = items[i];
     const std::int64_t from = std::max<std::int64_t>(begin - offset, 0);
     const std::int64_t to = std::min(end - offset, item.numel);
-    if (from < to && i + kItemsAhead < count) prefetch_item(items[i + kItemsAhead], states);
-    if (from < to) run_item(spans, states, scalars[item.scalars], verdict, item, from, to);
     offset += item.numel;
+    if (from >= to) continue;
+    if (i + kItemsAhead < count) prefetch_item(items[i + kItemsAhead], states);
+    const StepScalars& constants = scalars[item.scalars];
+    if (is_bare(item, verdict)) {
+      spans[item.dtype == DType::kFloat64][item.variant](constants, verdict, item, from, to);
+    } else {
+      run_item(spans, states, constants, verdict, item, from, to);
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 // What a step does beside the plain loop, block by block while the block is in the first cache: conversion of other
 // storage types, master weights, stochastic rounding, the moving average, zeroed gradients.
 #include <algorithm>
+#include <cmath>
 
 #include "step_spans.hpp"
 #include "thalweg/storage.hpp"
@@ -8,7 +9,7 @@
 namespace thalweg {
 namespace {
 
-constexpr std::int64_t kBlock = 1024;  // elements; five streams of float32 take 20 KiB
+constexpr std::int64_t kBlock = 256;  // elements; 1,024 and 4,096 were slower (benchmarks/README.md)
 
 // ---- loops over one stream; Type is its storage, T what is computed in ----
 template <class Type, class T>
@@ -16,6 +17,13 @@ THALWEG_HD void widen_body(T* __restrict out, const void* data, std::int64_t beg
   const auto* in = static_cast<const typename Type::Storage*>(data) + begin;
 #pragma GCC ivdep
   for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(Type::load(in[i]));
+}
+
+template <class Type, class T>
+THALWEG_HD void grad_body(T* __restrict out, const void* data, std::int64_t begin, std::int64_t n, T scale, T limit) {
+  const auto* in = static_cast<const typename Type::Storage*>(data) + begin;
+#pragma GCC ivdep
+  for (std::int64_t i = 0; i < n; ++i) out[i] = conditioned(static_cast<T>(Type::load(in[i])), scale, limit);
 }
 
 template <class Type, class T>
@@ -36,10 +44,11 @@ THALWEG_HD void average_body(void* data, const T* __restrict values, std::int64_
   }
 }
 
-// The three loops, each compiled for every instruction set.
+// The loops, each compiled for every instruction set.
 template <class T>
 struct Loops {
   void (*widen)(T*, const void*, std::int64_t, std::int64_t);
+  void (*grad)(T*, const void*, std::int64_t, std::int64_t, T, T);
   void (*narrow)(void*, const T*, std::int64_t, std::int64_t);
   void (*average)(void*, const T*, std::int64_t, std::int64_t, T, T);
 };
@@ -50,6 +59,10 @@ struct Loops {
     widen_body<Type, T>(out, data, begin, n);                                                                     \
   }                                                                                                               \
   template <class Type, class T>                                                                                  \
+  target void grad_##suffix(T* out, const void* data, std::int64_t begin, std::int64_t n, T scale, T limit) {     \
+    grad_body<Type, T>(out, data, begin, n, scale, limit);                                                        \
+  }                                                                                                               \
+  template <class Type, class T>                                                                                  \
   target void narrow_##suffix(void* data, const T* values, std::int64_t begin, std::int64_t n) {                  \
     narrow_body<Type, T>(data, values, begin, n);                                                                 \
   }                                                                                                               \
@@ -57,7 +70,8 @@ struct Loops {
   target void average_##suffix(void* data, const T* values, std::int64_t begin, std::int64_t n, T keep, T take) { \
     average_body<Type, T>(data, values, begin, n, keep, take);                                                    \
   }
-#define THALWEG_LOOPS_OF(suffix, Type) {widen_##suffix<Type, T>, narrow_##suffix<Type, T>, average_##suffix<Type, T>}
+#define THALWEG_LOOPS_OF(suffix, Type) \
+  {widen_##suffix<Type, T>, grad_##suffix<Type, T>, narrow_##suffix<Type, T>, average_##suffix<Type, T>}
 #define THALWEG_LOOPS_ROW(suffix)                                                                             \
   {THALWEG_LOOPS_OF(suffix, Native64), THALWEG_LOOPS_OF(suffix, Native32), THALWEG_LOOPS_OF(suffix, Brain16), \
    THALWEG_LOOPS_OF(suffix, Half16)}
@@ -106,7 +120,10 @@ void run_converted(const SpanTable& spans, int states, const StepScalars& scalar
   const bool has_master = item.master != nullptr;
   const Loops<T>& own = loops<T>(has_master ? DType::kFloat32 : item.dtype);
   own.widen(scratch.param, has_master ? item.master : item.param, at, n);
-  loops<T>(item.grad_dtype).widen(scratch.grad, item.grad, at, n);
+  loops<T>(item.grad_dtype)
+      .grad(scratch.grad, item.grad, at, n, static_cast<T>(verdict.grad_scale), static_cast<T>(verdict.grad_limit));
+  StepVerdict done = verdict;
+  done.grad_scale = 1;
   StepItem inner;
   inner.param = scratch.param;
   inner.grad = scratch.grad;
@@ -115,7 +132,7 @@ void run_converted(const SpanTable& spans, int states, const StepScalars& scalar
     loops<T>(item.state_dtype).widen(scratch.states[k], item.states[k], at, n);
     inner.states[k] = scratch.states[k];
   }
-  spans[sizeof(T) == 8][item.variant](scalars, verdict, inner, 0, n);
+  spans[sizeof(T) == 8][item.variant](scalars, done, inner, 0, n);
   for (int k = 0; k < states; ++k)
     if (item.states[k] != nullptr) loops<T>(item.state_dtype).narrow(item.states[k], scratch.states[k], at, n);
   if (has_master) own.narrow(item.master, scratch.param, at, n);
@@ -127,13 +144,21 @@ void run_converted(const SpanTable& spans, int states, const StepScalars& scalar
   if (!has_master && item.ema != nullptr) own.widen(scratch.param, item.param, at, n);
 }
 
+// The average is read after the other streams of a block; its memory is asked for before them.
+void prefetch_average(const StepItem& item, std::int64_t at, std::int64_t n) {
+  if (item.ema == nullptr) return;
+  const char* from = static_cast<const char*>(item.ema) + at * size_of(item.ema_dtype);
+  for (std::int64_t byte = 0; byte < n * size_of(item.ema_dtype); byte += 64) __builtin_prefetch(from + byte, 1, 2);
+}
+
 template <class T>
 void run_blocks(const SpanTable& spans, int states, const StepScalars& scalars, const StepVerdict& verdict,
                 const StepItem& item, std::int64_t begin, std::int64_t end) {
   Scratch<T> scratch;
-  const bool plain = is_plain(item);
+  const bool plain = is_plain(item) && verdict.grad_limit == INFINITY;
   for (std::int64_t at = begin; at < end; at += kBlock) {
     const std::int64_t n = std::min(end - at, kBlock);
+    prefetch_average(item, at, n);
     if (plain) {
       spans[sizeof(T) == 8][item.variant](scalars, verdict, item, at, at + n);
     } else {
@@ -154,10 +179,7 @@ void run_blocks(const SpanTable& spans, int states, const StepScalars& scalars, 
 
 void run_item(const SpanTable& spans, int states, const StepScalars& scalars, const StepVerdict& verdict,
               const StepItem& item, std::int64_t begin, std::int64_t end) {
-  const bool wide = item.dtype == DType::kFloat64;
-  if (is_plain(item) && item.ema == nullptr && !item.zero_grad)
-    return spans[wide][item.variant](scalars, verdict, item, begin, end);
-  if (wide) return run_blocks<double>(spans, states, scalars, verdict, item, begin, end);
+  if (item.dtype == DType::kFloat64) return run_blocks<double>(spans, states, scalars, verdict, item, begin, end);
   run_blocks<float>(spans, states, scalars, verdict, item, begin, end);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <utility>
 
@@ -12,7 +13,8 @@
 
 namespace thalweg {
 
-// Elements [begin, end) of an item that lies in memory in its compute type.
+// Elements [begin, end) of an item that lies in memory in its compute type. Gradients are scaled, not clipped by value:
+// that costs small tensors a tenth, and step_mixed.cpp has done it before where it is wanted.
 using SpanFn = void (*)(const StepScalars& scalars, const StepVerdict& verdict, const StepItem& item,
                         std::int64_t begin, std::int64_t end);
 
@@ -30,7 +32,6 @@ THALWEG_HD void span_body(const StepScalars& scalars, const StepVerdict& verdict
     std::memcpy(&c, scalars.f64, sizeof(c));
   }
   const T scale = static_cast<T>(verdict.grad_scale);
-  const T limit = static_cast<T>(verdict.grad_limit);
   T* __restrict p = static_cast<T*>(item.param);
   const T* __restrict g = static_cast<const T*>(item.grad);
   T* __restrict s0 = static_cast<T*>(kStates > 0 ? item.states[0] : nullptr);
@@ -40,7 +41,7 @@ THALWEG_HD void span_body(const StepScalars& scalars, const StepVerdict& verdict
   for (std::int64_t i = begin; i < end; ++i) {
     T s[kMaxStates] = {kStates > 0 ? s0[i] : T(0), kStates > 1 ? s1[i] : T(0), kStates > 2 ? s2[i] : T(0)};
     T value = p[i];
-    Op::template update<V>(c, value, conditioned(g[i], scale, limit), s);
+    Op::template update<V>(c, value, g[i] * scale, s);
     p[i] = value;
     if constexpr (kStates > 0) s0[i] = s[0];
     if constexpr (kStates > 1) s1[i] = s[1];
@@ -78,6 +79,11 @@ void fill_variant(SpanTable* tables) {
 template <class Op, int... V>
 void fill_spans(SpanTable* tables, std::integer_sequence<int, V...>) {
   (fill_variant<Op, V>(tables), ...);
+}
+
+// Whether the plain loop is all that an item needs.
+inline bool is_bare(const StepItem& item, const StepVerdict& verdict) {
+  return is_plain(item) && item.ema == nullptr && !item.zero_grad && verdict.grad_limit == INFINITY;
 }
 
 // Elements [begin, end) of any item: other types in memory, master weights, moving average, zeroing (step_mixed.cpp).

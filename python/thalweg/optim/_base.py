@@ -124,7 +124,8 @@ class FusedOptimizer(ScheduledGroups):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        idle = self._follow_foreign_writes()
+        driven = any(self._plans) or len(self._plans) != len(self.param_groups)  # else there is nothing to walk over
+        idle = driven and self._follow_foreign_writes()
         if self._torch_only or is_traced():
             self._step_as_torch(self._torch_only or "this step is traced", idle)
             return loss
@@ -149,7 +150,8 @@ class FusedOptimizer(ScheduledGroups):
             self._set_schedule_step(self._schedule_step)  # a device's clock has moved on
         else:
             self._schedule_step += 1
-            self._remember_written()
+            if driven:
+                self._remember_written()
         return loss
 
     def _step_as_torch(self, why: str, idle: bool) -> None:
