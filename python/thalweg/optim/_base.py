@@ -25,7 +25,7 @@ from ..schedules import Schedule, from_dict
 from ._checks import DEFAULTS, StepOptions, check_options
 from ._scheduled import ScheduledGroups
 from ._state_dict import as_torch_keeps_them, steps_of, undo_casts
-from ._torch_path import NeedsTorch, is_traced, step_as_torch, why_torch_only
+from ._torch_path import NeedsTorch, step_as_torch, watchers, why_torch_only
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -106,7 +106,7 @@ class FusedOptimizer(ScheduledGroups):
         Returns:
             What the closure returned, or None.
         """
-        # Dynamo would guard on every lr and recompile at each step; this is one graph break.
+        # Dynamo, which knows this full name alone, would guard on every lr and recompile: one graph break instead.
         return _step_untraced(self, closure) if torch.compiler.is_compiling() else self._hooked_step(closure)
 
     step.hooked = True  # type: ignore[attr-defined]  # torch must not wrap it again
@@ -126,7 +126,7 @@ class FusedOptimizer(ScheduledGroups):
                 loss = closure()
         driven = any(self._plans) or len(self._plans) != len(self.param_groups)  # else there is nothing to walk over
         idle = driven and self._follow_foreign_writes()
-        if self._torch_only or is_traced():
+        if self._torch_only or watchers():
             self._step_as_torch(self._torch_only or "this step is traced", idle)
             return loss
         if self._table is None:
@@ -248,9 +248,7 @@ class FusedOptimizer(ScheduledGroups):
             recorder.remove()
         undo_casts(self, given[-1])
         saved = [group.pop(_SCHEDULE_KEY, None) for group in self.param_groups]
-        steps = [entry["step"] for entry in saved if entry is not None]
-        if not steps:
-            steps = steps_of(self)
+        steps = [entry["step"] for entry in saved if entry is not None] or steps_of(self)
         self._unsure = self._captured
         self._set_schedule_step(max(steps, default=self._schedule_step))
         for index, entry in enumerate(saved):

@@ -5,6 +5,7 @@ Knows no update rule. The groups and the state are shared with torch's class, so
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,9 +20,8 @@ class NeedsTorch(Exception):
     """The core cannot take this step and torch can; the text says why."""
 
 
-def is_traced() -> bool:
-    """Tell whether torch's operations are watched (make_fx, FakeTensorMode, ...): what the core did would be missed."""
-    return torch._C._len_torch_dispatch_stack() > 0
+# How many dispatch modes (make_fx, FakeTensorMode, ...) watch torch's operations: they would miss what the core did.
+watchers: Callable[[], int] = torch._C._len_torch_dispatch_stack
 
 
 def why_torch_only(group: dict[str, Any]) -> str | None:
