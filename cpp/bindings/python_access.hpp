@@ -60,6 +60,9 @@ inline pybind11::object grad_of(PyObject* param) {
   return grad;
 }
 
+// Inside torch.inference_mode() autograd makes no nodes.
+inline bool in_inference_mode() { return names().torch.attr("is_inference_mode_enabled")().cast<bool>(); }
+
 // The parameter's AccumulateGrad node, kept alive, or None. The node holds a C++ reference to its parameter: with that
 // second reference torch no longer counts the Python object up and down (under the GIL's lock) at every call that takes
 // the tensor, which makes reading its address and raising its version counter 20 to 35 ns cheaper each. Only for host
@@ -69,7 +72,7 @@ inline pybind11::object hold_accumulator(const pybind11::handle& param) {
                     pybind11::str(param.attr("device").attr("type")).equal(pybind11::str("cpu"));
   const bool plain =
       pybind11::type::handle_of(param).is(names().parameter) || pybind11::type::handle_of(param).is(names().tensor);
-  if (!leaf || !plain) return pybind11::none();
+  if (!leaf || !plain || in_inference_mode()) return pybind11::none();
   return names().gradient_edge(param).attr("node");
 }
 

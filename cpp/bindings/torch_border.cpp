@@ -79,9 +79,11 @@ TensorView view_of(PyObject* tensor) {
   DlTensor dl;
   if (exchange_api->tensor_from_py_object(tensor, &dl) != 0) throw py::error_already_set();
   TensorView view;
-  view.supported = dtype_of(dl.dtype, &view.ref.dtype) && (dl.device.type == kDlCpu || dl.device.type == kDlCuda);
-  view.ref.data = static_cast<char*>(dl.data) + dl.byte_offset;
   view.ref.numel = numel_of(dl.ndim, dl.shape);
+  const bool has_memory = dl.data != nullptr || view.ref.numel == 0;  // a FakeTensor has none
+  view.supported =
+      has_memory && dtype_of(dl.dtype, &view.ref.dtype) && (dl.device.type == kDlCpu || dl.device.type == kDlCuda);
+  view.ref.data = static_cast<char*>(dl.data) + dl.byte_offset;
   view.ref.device = dl.device.type == kDlCuda ? std::max(dl.device.id, 0) : -1;
   view.ndim = dl.ndim;
   view.shape = dl.shape;

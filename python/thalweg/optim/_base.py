@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.autograd import _profiler_enabled  # type: ignore[attr-defined]
 from torch.optim.optimizer import (
     Optimizer,
@@ -22,8 +23,9 @@ from torch.optim.optimizer import (
 from .. import _core
 from ..schedules import Schedule, from_dict
 from ._checks import DEFAULTS, StepOptions, check_options
-from ._scheduled import ScheduledGroups, hyper_of
-from ._state_dict import as_torch_keeps_them, undo_casts
+from ._scheduled import ScheduledGroups
+from ._state_dict import as_torch_keeps_them, steps_of, undo_casts
+from ._torch_path import NeedsTorch, is_traced, step_as_torch, why_torch_only
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -47,7 +49,8 @@ class FusedOptimizer(ScheduledGroups):
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any], **options: Unpack[StepOptions]) -> None:
         self._schedules, self._others, self._written, self._others_written, self._plans = [], [], [], [], []
-        self._table = None
+        self._matched = []
+        self._table = self._torch_only = None
         self._schedule_step = 0
         self.__dict__.update(check_options(type(self).__name__, options))
         self._start_afresh()
@@ -74,7 +77,10 @@ class FusedOptimizer(ScheduledGroups):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its `lr` may be a Schedule, which starts at the optimizer's current step."""
         self._catch_up()
-        group = dict(param_group)
+        given: Any = param_group
+        if not isinstance(given, dict):
+            raise TypeError(f"{type(self).__name__}: param_group must be a dict, but got {type(given)}")
+        group = dict(given)
         lr = group.get("lr", self._default_schedule)
         schedule = lr if isinstance(lr, Schedule) else None
         if schedule is not None:
@@ -84,6 +90,7 @@ class FusedOptimizer(ScheduledGroups):
         others = self._take_schedules(group)
         super().add_param_group(group)
         self._append_schedules(schedule, others)
+        self._torch_only = self._torch_only or why_torch_only(self.param_groups[-1])
         self._table = None
 
     @overload
@@ -99,50 +106,57 @@ class FusedOptimizer(ScheduledGroups):
         Returns:
             What the closure returned, or None.
         """
-        # torch wraps every step in a profiler range and a walk over hooks, about 9 µs; here only when they are wanted.
-        hooked = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
-        if hooked or _global_optimizer_pre_hooks or _global_optimizer_post_hooks or _profiler_enabled():
-            return _step_with_hooks(self) if closure is None else _step_with_hooks(self, closure)
-        return self._step(closure)
+        # Dynamo would guard on every lr and recompile at each step; this is one graph break.
+        return _step_untraced(self, closure) if torch.compiler.is_compiling() else self._hooked_step(closure)
 
     step.hooked = True  # type: ignore[attr-defined]  # torch must not wrap it again
+
+    def _hooked_step(self, closure: Callable[[], float] | None) -> float | None:
+        # torch wraps every step in a profiler range and a walk over hooks, about 9 µs; here only when they are wanted.
+        hooked = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
+        wanted = hooked or _global_optimizer_pre_hooks or _global_optimizer_post_hooks or _profiler_enabled()
+        if wanted and type(self).step is FusedOptimizer.step:  # torch has wrapped the step of a subclass
+            return _step_with_hooks(self) if closure is None else _step_with_hooks(self, closure)
+        return self._step(closure)
 
     def _step(self, closure: Callable[[], float] | None = None) -> float | None:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._driven:
-            self._follow_foreign_writes()
+        idle = self._follow_foreign_writes()
+        if self._torch_only or is_traced():
+            self._step_as_torch(self._torch_only or "this step is traced", idle)
+            return loss
         if self._table is None:
             self._table = self._new_table()
         controlled = self._controlled()
-        result = self._table.step(
-            self.param_groups, self.state, self._plans, self._schedule_step, torch.get_num_threads(), controlled
-        )
+        plans = [[]] * len(self._plans) if idle else self._plans
+        try:
+            result = self._table.step(
+                self.param_groups, self.state, plans, self._schedule_step, torch.get_num_threads(), controlled
+            )
+        except NeedsTorch as reason:
+            self._step_as_torch(str(reason), idle)
+            return loss
         if result == _CAPTURED:
             self._captured = True
             self._keep_for_replays()
         self._unsure = self._captured or self._unsure or (controlled and bool(self._clocks))
         if result in (_SKIPPED, _CAPTURED):
             return loss
-        self._schedule_step += 1
-        if not self._driven:
-            return loss
-        for index, plans in enumerate(self._plans):
-            if not plans:
-                continue
-            group = self.param_groups[index]
-            if self._schedules[index] is not None:
-                self._written[index] = group["lr"]
-            for name in self._others[index]:
-                self._others_written[index][name] = hyper_of(group, name)
+        if idle:
+            self._set_schedule_step(self._schedule_step)  # a device's clock has moved on
+        else:
+            self._schedule_step += 1
+            self._remember_written()
         return loss
 
-    @property
-    def _driven(self) -> bool:
-        """Whether any hyper-parameter has a schedule."""
-        return any(self._plans)
+    def _step_as_torch(self, why: str, idle: bool) -> None:
+        self._catch_up()
+        if step_as_torch(self, self.torch_class, why) and not idle:
+            self._set_schedule_step(self._schedule_step + 1)
+            self._write_rates()
 
     def _new_table(self) -> Any:
         numbers = {torch.float32: 1, torch.bfloat16: 2}  # of the core's DType
@@ -194,17 +208,13 @@ class FusedOptimizer(ScheduledGroups):
                 for (p, _), value in zip(pairs, kept, strict=True):
                     p.copy_(value)
 
-    def _keep_for_replays(self) -> None:
-        """A graph writes to what it was captured with, also after load_state_dict() put other tensors in its place."""
-        states = [value for state in self.state.values() for value in state.values()]
-        self._graphed.append([*states, *self._counts.values(), *self._clocks.values(), *self._norms.values()])
-
     def _check_group(self, group: dict[str, Any]) -> None:
         """Check the hyper-parameters of a group, with torch's exception types and texts."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's state_dict; a scheduled group also carries its schedule and position."""
         self._catch_up()
+        self._match_groups()
         state = super().state_dict()
         for group, schedule in zip(state["param_groups"], self._schedules, strict=True):
             if isinstance(group["lr"], Tensor) and schedule is not None:
@@ -225,14 +235,20 @@ class FusedOptimizer(ScheduledGroups):
         A saved schedule is taken over with its position. Where none was saved, the schedule given at construction
         is kept and its position is the largest `step` of the loaded state.
         """
+        self._match_groups()
         own, own_others = list(self._schedules), list(self._others)
         self._counts = {}
-        super().load_state_dict(state_dict)
-        undo_casts(self, state_dict)
+        given = [state_dict]
+        recorder = self.register_load_state_dict_pre_hook(lambda _, changed: given.append(changed))  # by other hooks
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            recorder.remove()
+        undo_casts(self, given[-1])
         saved = [group.pop(_SCHEDULE_KEY, None) for group in self.param_groups]
         steps = [entry["step"] for entry in saved if entry is not None]
         if not steps:
-            steps = [int(float(s["step"])) for s in self.state.values() if s.get("step") is not None]
+            steps = steps_of(self)
         self._unsure = self._captured
         self._set_schedule_step(max(steps, default=self._schedule_step))
         for index, entry in enumerate(saved):
@@ -274,6 +290,9 @@ class FusedOptimizer(ScheduledGroups):
         for group in self.param_groups:
             for key, value in self.defaults.items():
                 group.setdefault(key, value)
+        self._matched = list(self.param_groups)
+        self._torch_only = next(filter(None, map(why_torch_only, self.param_groups)), None)
 
 
+_step_untraced = _disable_dynamo(FusedOptimizer._hooked_step)
 _step_with_hooks = Optimizer.profile_hook_step(FusedOptimizer._step)

@@ -13,13 +13,11 @@ from ..schedules import Schedule
 
 
 def check_implementation(who: str, foreach: bool | None, fused: bool | None, differentiable: bool) -> None:
-    """Accept torch's implementation flags: thalweg has one implementation, so they choose nothing."""
+    """Accept torch's implementation flags: they choose nothing but `differentiable`, whose steps torch does."""
     if fused and foreach:
-        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        raise RuntimeError(f"{who}: `fused` and `foreach` cannot be `True` together.")
     if fused and differentiable:
-        raise RuntimeError("`fused` does not support `differentiable`")
-    if differentiable:
-        raise RuntimeError(f"{who}: differentiable=True is not supported; use torch's optimizer for that")
+        raise RuntimeError(f"{who}: `fused` does not support `differentiable`")
 
 
 def check_lr(lr: Any) -> None:

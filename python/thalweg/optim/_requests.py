@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from .. import _core
+from ._torch_path import NeedsTorch, why_torch
 
 REGISTRY: dict[str, dict[str, Any]] = _core.optimizers()
 
@@ -22,6 +23,7 @@ class CoreRequests(Optimizer):
     """The part of an optimizer that answers the core."""
 
     core_name: str  # of the functor in the core's registry
+    torch_class: type[Optimizer] | None = None  # steps what the core cannot
     max_grad_norm: float | None
     max_grad_value: float | None
     skip_nonfinite: bool
@@ -129,6 +131,11 @@ class CoreRequests(Optimizer):
             self._clocks[param.device] = clock
         return clock
 
+    def _keep_for_replays(self) -> None:
+        """A graph writes to what it was captured with, also after load_state_dict() put other tensors in its place."""
+        states = [value for state in self.state.values() for value in state.values()]
+        self._graphed.append([*states, *self._counts.values(), *self._clocks.values(), *self._norms.values()])
+
     def _controlled(self) -> bool:
         """Tell whether `_control` has anything to say in this step."""
         own = self.__dict__
@@ -186,6 +193,8 @@ class CoreRequests(Optimizer):
         param: Tensor = self.param_groups[group]["params"][index]
         grad = param.grad
         who = f"{type(self).__name__}: {self._name_of(param)}"
+        if why := why_torch(param, self.torch_class):
+            raise NeedsTorch(f"{self._name_of(param)} {why}")
         if grad is None:
             raise RuntimeError(
                 f"{who} has no gradient while a CUDA graph is captured: its replays would leave it out for ever. Freeze "

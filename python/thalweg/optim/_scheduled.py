@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 import torch
@@ -26,10 +27,12 @@ class ScheduledGroups(CoreRequests):
     _plans: list[list[tuple[int, Any]]]  # the core's form of each; index -1 is lr
     _written: list[float | Tensor | None]  # what the schedule put into group["lr"] last
     _others_written: list[dict[str, float]]
+    _matched: list[dict[str, Any]]  # the groups that these lists belong to, in their order
     _default_schedule: Schedule | None
     _unsure: bool  # the device may have done other steps than the host counted
     _captured: bool  # a CUDA graph holds a step
     _table: Any
+    _torch_only: str | None  # why torch does every step; None where the core does
 
     @property
     def schedules(self) -> tuple[Schedule | None, ...]:
@@ -103,6 +106,27 @@ class ScheduledGroups(CoreRequests):
         self._written.append(None if lr is None else group["lr"])
         self._others_written.append({name: hyper_of(group, name) for name in others})
         self._plans.append(self._plans_of(len(self._schedules) - 1))
+        self._matched.append(group)
+
+    def _match_groups(self) -> None:
+        """After `param_groups` was edited by hand each group has the schedules that it had before.
+
+        Where all of its dicts were replaced, as a functional swap does, the places count.
+        """
+        groups = self.param_groups
+        if len(self._matched) == len(groups) and all(map(is_, self._matched, groups)):
+            return
+        places = {id(group): place for place, group in enumerate(self._matched)}
+        old = [places.get(id(group)) for group in groups]
+        if len(old) == len(self._matched) and all(place is None for place in old):
+            self._matched = list(groups)
+            return
+        self._schedules = [None if place is None else self._schedules[place] for place in old]
+        self._written = [None if place is None else self._written[place] for place in old]
+        self._others = [{} if place is None else self._others[place] for place in old]
+        self._others_written = [{} if place is None else self._others_written[place] for place in old]
+        self._plans = [self._plans_of(index) for index in range(len(old))]
+        self._matched = list(groups)
 
     def _plans_of(self, index: int) -> list[tuple[int, Any]]:
         lr = self._schedules[index]
@@ -136,18 +160,42 @@ class ScheduledGroups(CoreRequests):
         device = first.device if isinstance(first, Tensor) else None
         return torch.tensor(value, dtype=torch.float64, device=device)
 
-    def _follow_foreign_writes(self) -> None:
-        """What is not what its schedule wrote last belongs to the writer from now on."""
+    def _remember_written(self) -> None:
+        """What the core has just put into the groups is the schedules' own."""
+        for index, plans in enumerate(self._plans):
+            if plans:
+                group = self.param_groups[index]
+                if self._schedules[index] is not None:
+                    self._written[index] = group["lr"]
+                for name in self._others[index]:
+                    self._others_written[index][name] = hyper_of(group, name)
+
+    def _follow_foreign_writes(self) -> bool:
+        """What is not what its schedule wrote last belongs to the writer from now on.
+
+        Returns:
+            Whether this step only makes states: torch.distributed.checkpoint sets lr to 0 for one step before there are
+            any, and then back. The schedules stay where they are.
+        """
+        idle = False
+        self._match_groups()
+        if not any(self._plans):
+            return idle
         for index, written in enumerate(self._written):
             if written is not None:
                 lr = self.param_groups[index]["lr"]
-                if not (lr is written or (isinstance(lr, float) and lr == written)):
+                if lr is written or (isinstance(lr, float) and lr == written):
+                    continue
+                if not self.state and float(lr) == 0:
+                    idle = True
+                else:
                     self._give_up(index, "lr", lr)
         for index, others in enumerate(self._others_written):
             for name, value in list(others.items()):
                 now = hyper_of(self.param_groups[index], name)
                 if now is not value and now != value:
                     self._give_up(index, name, now)
+        return idle
 
     def _give_up(self, index: int, name: str, value: Any) -> None:
         who = f"{type(self).__name__}: {name} of group {index} was set from outside to {describe(value)}"
@@ -163,7 +211,7 @@ class ScheduledGroups(CoreRequests):
         warnings.warn(
             f"{who}; its schedule is dropped and this value is used. Pass {name} as a number if another scheduler drives "
             "it.",
-            stacklevel=5,
+            stacklevel=6,
         )
 
     @contextmanager

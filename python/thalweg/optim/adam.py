@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
-from torch.optim.optimizer import ParamsT
+from torch.optim.optimizer import Optimizer, ParamsT
 
 from ..schedules import Schedule
 from ._base import FusedOptimizer
@@ -35,7 +36,7 @@ class Adam(FusedOptimizer):
         foreach: Accepted for torch's signature; there is one implementation.
         maximize: Ascend instead of descend.
         capturable: CUDA graphs need no flag; with a Schedule it makes `group["lr"]` a tensor that the step keeps right.
-        differentiable: Not supported; must be False.
+        differentiable: Let autograd follow the steps; torch's class of this name does them then.
         fused: Accepted for torch's signature; there is one implementation.
         decoupled_weight_decay: Decay as AdamW does.
         options: Clipping, skipped steps, moving average, 16-bit training: see `StepOptions`.
@@ -58,6 +59,7 @@ class Adam(FusedOptimizer):
     """
 
     core_name = "adam"
+    torch_class: type[Optimizer] | None = torch.optim.Adam
 
     def __init__(
         self,
@@ -90,9 +92,24 @@ class Adam(FusedOptimizer):
             "decoupled_weight_decay": decoupled_weight_decay,
         }
         self._check_group(defaults)
-        if decoupled_weight_decay:
-            self.core_name = "adamw"  # the functor whose decay is decoupled
         super().__init__(params, defaults, **options)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore; the decay is what the groups say, also where they come from another class."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            self._choose_core(group)
+
+    def _choose_core(self, group: dict[str, Any]) -> None:
+        """Take the functor whose decay is that of the group; one optimizer has one functor."""
+        name = "adamw" if group["decoupled_weight_decay"] else "adam"
+        others = [g for g in self.param_groups if g["decoupled_weight_decay"] != group["decoupled_weight_decay"]]
+        if others:
+            raise ValueError(
+                f"{type(self).__name__}: decoupled_weight_decay must be the same in all groups, got True and False; "
+                "give each kind an optimizer"
+            )
+        self.core_name = name
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_lr(group["lr"])
@@ -105,4 +122,6 @@ class Adam(FusedOptimizer):
         if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
             raise ValueError("betas must be either both floats or both Tensors")
         check_number("weight_decay value", group["weight_decay"])
+        if "param_groups" in self.__dict__:
+            self._choose_core(group)
         check_implementation(type(self).__name__, group["foreach"], group["fused"], group["differentiable"])

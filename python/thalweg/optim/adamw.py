@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
-from torch.optim.optimizer import ParamsT
+from torch.optim.optimizer import Optimizer, ParamsT
 
 from ..schedules import Schedule
 from ._checks import StepOptions
@@ -33,7 +34,7 @@ class AdamW(Adam):
         maximize: Ascend instead of descend.
         foreach: Accepted for torch's signature; there is one implementation.
         capturable: CUDA graphs need no flag; with a Schedule it makes `group["lr"]` a tensor that the step keeps right.
-        differentiable: Not supported; must be False.
+        differentiable: Let autograd follow the steps; torch's class of this name does them then.
         fused: Accepted for torch's signature; there is one implementation.
         options: Clipping, skipped steps, moving average, 16-bit training: see `StepOptions`.
 
@@ -58,6 +59,7 @@ class AdamW(Adam):
     """
 
     core_name = "adamw"
+    torch_class: type[Optimizer] | None = torch.optim.AdamW
 
     def __init__(
         self,
@@ -93,6 +95,6 @@ class AdamW(Adam):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore; whatever was loaded, the decay stays decoupled."""
-        super().__setstate__(state)
-        for group in self.param_groups:
+        for group in state.get("param_groups", ()):
             group["decoupled_weight_decay"] = True
+        super().__setstate__(state)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
-from torch.optim.optimizer import ParamsT
+from torch.optim.optimizer import Optimizer, ParamsT
 
 from ..schedules import Schedule
 from ._base import FusedOptimizer
@@ -33,7 +34,7 @@ class SGD(FusedOptimizer):
         nesterov: Nesterov's momentum; needs momentum > 0 and dampening = 0.
         maximize: Ascend instead of descend.
         foreach: Accepted for torch's signature; there is one implementation.
-        differentiable: Not supported; must be False.
+        differentiable: Let autograd follow the steps; torch's class of this name does them then.
         fused: Accepted for torch's signature; there is one implementation.
         options: Clipping, skipped steps, moving average, 16-bit training: see `StepOptions`.
 
@@ -56,6 +57,7 @@ class SGD(FusedOptimizer):
     """
 
     core_name = "sgd"
+    torch_class: type[Optimizer] | None = torch.optim.SGD
 
     def __init__(
         self,
