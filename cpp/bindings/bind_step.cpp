@@ -34,7 +34,7 @@ void bind_step(py::module_& module) {
            py::arg("stochastic_rounding") = false, py::arg("zero_grad") = false, py::arg("ema_decay") = -1.0,
            py::arg("state_dtype") = -1)
       .def("step", &TensorTable::step, py::arg("groups"), py::arg("state"), py::arg("plans"), py::arg("schedule_step"),
-           py::arg("num_threads"), py::arg("controlled") = false,
+           py::arg("num_threads"), py::arg("controlled") = false, py::arg("unscale") = false,
            "One step over all groups: 0 done, 1 skipped by the host, 2 captured into a CUDA graph.")
       .def("capturing", &TensorTable::capturing, "Whether a stream that it steps on is being captured.");
 }

@@ -55,7 +55,8 @@ StepItem item_of(const py::dict& tensor) {
   item.grad_dtype = dtype_in(tensor, "grad_dtype", item.dtype);
   item.state_dtype = dtype_in(tensor, "state_dtype", item.dtype);
   item.ema_dtype = dtype_in(tensor, "ema_dtype", item.dtype);
-  item.zero_grad = tensor.contains("zero_grad");
+  if (tensor.contains("zero_grad")) item.grad_write = GradWrite::kZero;
+  if (tensor.contains("unscale_grad")) item.grad_write = GradWrite::kUnscale;
   item.stochastic = tensor.contains("stochastic");
   item.place = tensor.contains("place") ? tensor["place"].cast<std::uint32_t>() : 0;
   return item;
@@ -75,6 +76,7 @@ Step step_of(const std::string& name, const std::vector<double>& hyper, const py
   out.scalars.ema_keep = average.keep;
   out.scalars.ema_take = average.take;
   out.verdict.grad_scale = number("grad_scale", 1);
+  out.verdict.unscale = number("unscale", 1);
   out.verdict.grad_limit = number("grad_limit", INFINITY);
   out.verdict.seed = static_cast<std::uint64_t>(number("seed", 0));
   out.verdict.step = static_cast<std::int64_t>(step) - 1;

@@ -68,11 +68,12 @@ void TensorTable::refuse(std::size_t n) const {
 }
 
 int TensorTable::step(const py::list& groups, const py::dict& state, const py::list& plans, std::int64_t schedule_step,
-                      int num_threads, bool controlled) {
+                      int num_threads, bool controlled, bool unscale) {
   groups_.resize(groups.size());
   plans_.clear();
   for (std::size_t i = 0; i < groups_.size(); ++i) read_group(groups[i], plans[i], groups_[i]);
   capturing_ = capturing();
+  grad_write_ = options_.zero_grad ? GradWrite::kZero : unscale ? GradWrite::kUnscale : GradWrite::kKeep;
   if (!collect_gradients(groups)) {
     rebuild(groups);
     collect_gradients(groups);
@@ -254,7 +255,7 @@ void TensorTable::add_item(std::size_t n, const TensorView& param, const TensorV
   item.master = hot.master;
   item.ema = hot.ema;
   item.place = static_cast<std::uint32_t>(n);
-  item.zero_grad = options_.zero_grad;
+  item.grad_write = grad_write_;
   item.stochastic = options_.stochastic_rounding && param.ref.dtype == DType::kBFloat16 && hot.master == nullptr;
   item.variant = static_cast<std::int16_t>(groups_[static_cast<std::size_t>(hot.group)].variant);
   std::copy(std::begin(hot.states), std::end(hot.states), std::begin(item.states));

@@ -36,7 +36,7 @@ class TensorTable {
   //   _init_states(params, counts) create the missing ones of the first `count` state tensors of each, and `step`
   //   _adopt_state(param, count)   make its state fit: number -> tensor, layout and dtype as the core needs
   //   _dense_pair(param)           dense copies (param, grad), because one of them is strided otherwise
-  //   _copy_back(pairs)            copy dense parameters back into their originals
+  //   _copy_back(pairs, grads)     copy dense parameters, and gradients if asked, back into their originals
   //   _forget_states(params)       drop states that were created in a step which was then skipped
   //   _clock(param)                int64 on its device: the updates that the schedules have seen there
   //   _count_of(param, first)      its number of steps on the device, where torch's state has no such entry
@@ -46,10 +46,10 @@ class TensorTable {
 
   // One step over all groups. plans: per group a list of (index, Plan), the index that of a hyper-parameter or -1 for
   // lr; what has a Plan becomes the value of step schedule_step + 1 in the group afterwards. controlled: whether
-  // _control has anything to say.
+  // _control has anything to say. unscale: whether the gradients are left divided by the loss's scale.
   enum Result { kDone = 0, kSkipped = 1, kCaptured = 2 };
   int step(const pybind11::list& groups, const pybind11::dict& state, const pybind11::list& plans,
-           std::int64_t schedule_step, int num_threads, bool controlled);
+           std::int64_t schedule_step, int num_threads, bool controlled, bool unscale);
 
   // Whether the stream of one of the devices is being captured.
   bool capturing() const;
@@ -155,6 +155,7 @@ class TensorTable {
 
   // of this step
   bool capturing_ = false;
+  GradWrite grad_write_ = GradWrite::kKeep;
   StepControl control_;
   std::vector<pybind11::object> kept_;  // tensors whose addresses the step uses
   std::vector<pybind11::object> plans_;

@@ -153,7 +153,7 @@ void TensorTable::finish() {
   if (!substitutes_.empty()) {
     py::list pairs;
     for (const py::object& pair : substitutes_) pairs.append(pair);
-    owner().attr("_copy_back")(pairs);
+    owner().attr("_copy_back")(pairs, grad_write_ != GradWrite::kKeep);
   }
   names().increment_version(updated_);
   grads_.clear();

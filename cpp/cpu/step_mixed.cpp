@@ -105,6 +105,19 @@ void round_by_chance(const StepVerdict& verdict, const StepItem& item, const T* 
   }
 }
 
+// values: room for n.
+template <class T>
+void write_grads(const StepVerdict& verdict, const StepItem& item, std::int64_t at, std::int64_t n, T* values) {
+  const Loops<T>& own = loops<T>(item.grad_dtype);
+  if (item.grad_write == GradWrite::kZero) {
+    const std::int64_t size = size_of(item.grad_dtype);
+    std::memset(static_cast<char*>(item.grad) + at * size, 0, static_cast<std::size_t>(n * size));
+    return;
+  }
+  own.grad(values, item.grad, at, n, static_cast<T>(verdict.unscale), static_cast<T>(INFINITY));
+  own.narrow(item.grad, values, at, n);
+}
+
 // A block of values in the compute type.
 template <class T>
 struct Scratch {
@@ -169,9 +182,7 @@ void run_blocks(const SpanTable& spans, int states, const StepScalars& scalars, 
       loops<T>(item.ema_dtype)
           .average(item.ema, values, at, n, static_cast<T>(scalars.ema_keep), static_cast<T>(scalars.ema_take));
     }
-    if (item.zero_grad)
-      std::memset(static_cast<char*>(item.grad) + at * size_of(item.grad_dtype), 0,
-                  static_cast<std::size_t>(n * size_of(item.grad_dtype)));
+    if (item.grad_write != GradWrite::kKeep) write_grads<T>(verdict, item, at, n, scratch.grad);
   }
 }
 

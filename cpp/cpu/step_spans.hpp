@@ -83,7 +83,7 @@ void fill_spans(SpanTable* tables, std::integer_sequence<int, V...>) {
 
 // Whether the plain loop is all that an item needs.
 inline bool is_bare(const StepItem& item, const StepVerdict& verdict) {
-  return is_plain(item) && item.ema == nullptr && !item.zero_grad && verdict.grad_limit == INFINITY;
+  return is_plain(item) && item.ema == nullptr && item.grad_write == GradWrite::kKeep && verdict.grad_limit == INFINITY;
 }
 
 // Elements [begin, end) of any item: other types in memory, master weights, moving average, zeroing (step_mixed.cpp).

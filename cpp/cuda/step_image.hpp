@@ -22,7 +22,7 @@ inline std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 inline ChunkClass class_of(const StepItem& item) {
   const bool wide = item.dtype == DType::kFloat64;
   if (!is_plain(item)) return wide ? kMixed64 : kMixed32;
-  if (item.ema != nullptr || item.zero_grad) return wide ? kExtra64 : kExtra32;
+  if (item.ema != nullptr || item.grad_write != GradWrite::kKeep) return wide ? kExtra64 : kExtra32;
   return wide ? kPlain64 : kPlain32;
 }
 
@@ -46,7 +46,7 @@ inline DeviceItem device_item(const CudaStepItem& from) {
   item.state_dtype = static_cast<std::int8_t>(from.tensor.state_dtype);
   item.ema_dtype = static_cast<std::int8_t>(from.tensor.ema_dtype);
   item.wide_counter = from.wide_counter ? 1 : 0;
-  item.zero_grad = from.tensor.zero_grad ? 1 : 0;
+  item.grad_write = from.tensor.grad_write;
   item.stochastic = from.tensor.stochastic ? 1 : 0;
   return item;
 }

@@ -29,7 +29,7 @@ struct DeviceItem {
   std::int16_t variant;
   std::int8_t dtype, grad_dtype, state_dtype, ema_dtype;  // DType
   std::int8_t wide_counter;                               // float64 instead of float32
-  std::int8_t zero_grad;
+  GradWrite grad_write;
   std::int8_t stochastic;
   std::int8_t unused[7];  // compared byte by byte
 };

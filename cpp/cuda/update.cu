@@ -17,7 +17,7 @@ struct Streams {
   T* grad;
   T* states[kStates > 0 ? kStates : 1];
   T* ema;  // or null
-  bool zero_grad;
+  GradWrite grad_write;
 };
 
 // kWhole: a pack from `data + i` on. Otherwise elements i, i + kThreads ... below `end`.
@@ -44,7 +44,7 @@ __device__ void store_pack(T* data, int i, int end, const Pack<T>& pack) {
   }
 }
 
-// kExtra: there is a moving average or the gradient is zeroed.
+// kExtra: there is a moving average or the gradient is written.
 template <class Op, int V, class T, bool kExtra, bool kWhole, int kStates>
 __device__ void update_pack(const Constants<Op, T>& c, const Streams<T, kStates>& to, int i, int end) {
   Pack<T> p = load_pack<kWhole>(to.param, i, end);
@@ -69,7 +69,12 @@ __device__ void update_pack(const Constants<Op, T>& c, const Streams<T, kStates>
   for (int k = 0; k < kStates; ++k) store_pack<kWhole>(to.states[k], i, end, s[k]);
   if constexpr (kExtra) {
     if (to.ema != nullptr) store_pack<kWhole>(to.ema, i, end, e);
-    if (to.zero_grad) store_pack<kWhole>(to.grad, i, end, Pack<T>{});
+    if (to.grad_write != GradWrite::kKeep) {
+      Pack<T> after;
+#pragma unroll
+      for (int j = 0; j < Pack<T>::kSize; ++j) after.value[j] = grad_after(to.grad_write, g.value[j], c.unscale);
+      store_pack<kWhole>(to.grad, i, end, after);
+    }
   }
 }
 
@@ -84,7 +89,7 @@ struct Unconverted {
     to.param = static_cast<T*>(item.param) + part.begin;
     to.grad = static_cast<T*>(table.grads[chunk.item]) + part.begin;
     to.ema = item.ema != nullptr ? static_cast<T*>(item.ema) + part.begin : nullptr;
-    to.zero_grad = item.zero_grad != 0;
+    to.grad_write = item.grad_write;
     const int head = head_of(to.param, part.numel);
     bool alike = is_aligned(to.grad + head) && (to.ema == nullptr || is_aligned(to.ema + head));
     for (int k = 0; k < kStates; ++k) {

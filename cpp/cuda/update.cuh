@@ -14,6 +14,7 @@ struct Constants {
   typename Op::template Scalars<T> scalars;
   T scale, limit;  // of gradients
   T keep, take;    // of the moving average
+  T unscale;       // of gradients that are written
 };
 
 template <class Op, class T>
@@ -22,6 +23,7 @@ __device__ Constants<Op, T> constants_of(const StepTable& table, std::int32_t it
   Constants<Op, T> out;
   memcpy(&out.scalars, from, sizeof(out.scalars));
   out.scale = static_cast<T>(table.verdict->grad_scale);
+  out.unscale = static_cast<T>(table.verdict->unscale);
   out.limit = static_cast<T>(table.verdict->grad_limit);
   const T* average = reinterpret_cast<const T*>(from + kEmaWeights);
   out.keep = average[0];
@@ -76,7 +78,7 @@ __device__ void update_block(const StepTable& table, const Share& share) {
   const DeviceItem& item = table.items[chunk.item];
   if (!skip) {
     update_variant<Update, Op, T>(table, chunk, item);
-  } else if (item.zero_grad != 0) {
+  } else if (item.grad_write == GradWrite::kZero) {
     zero_part(table, chunk, item);
   }
 }

@@ -114,9 +114,9 @@ __device__ void update_mixed(const StepTable& table, const Constants<Op, T>& c, 
     for (int j = 0; j < N; ++j) e[j] = weighted_mean(e[j], p[j], c.keep, c.take);
     store_values<T, N>(ema_dtype, item.ema, i, e);
   }
-  if (item.zero_grad != 0) {
+  if (item.grad_write != GradWrite::kKeep) {
 #pragma unroll
-    for (int j = 0; j < N; ++j) g[j] = 0;
+    for (int j = 0; j < N; ++j) g[j] = grad_after(item.grad_write, g[j], c.unscale);
     store_values<T, N>(grad_dtype, grad, i, g);
   }
 }

@@ -50,6 +50,7 @@ class TensorTable:
         schedule_step: int,
         num_threads: int,
         controlled: bool = False,
+        unscale: bool = False,
     ) -> int: ...
     def capturing(self) -> bool: ...
 

@@ -201,6 +201,17 @@ def test_gradients_are_zeroed_in_the_step_also_when_it_is_skipped(device: torch.
         assert equal(before, [p.detach() for p in values]) == bad
 
 
+def test_gradients_of_any_strides_are_zeroed_and_may_have_another_type(device: torch.device) -> None:
+    p = nn.Parameter(torch.ones(6, 8, device=device))
+    p.grad_dtype = None
+    p.grad = torch.ones(8, 6, device=device, dtype=torch.bfloat16).t()
+    opt = tw.optim.SGD([p], lr=0.5, zero_grad_in_step=True)
+    opt.step()
+    assert torch.equal(p.detach(), torch.full((6, 8), 0.5, device=device))
+    assert p.grad.stride() == (1, 6)
+    assert not bool(p.grad.count_nonzero())
+
+
 def test_clipping_by_value_equals_torch(device: torch.device) -> None:
     a, b = params(device, torch.float32), params(device, torch.float32)
     one, two = tw.optim.SGD(a, lr=0.1, max_grad_value=0.4), torch.optim.SGD(b, lr=0.1)

@@ -203,12 +203,18 @@ def test_grad_scaler(device: torch.device, ours: Any, theirs: Any, options: dict
         scaler.scale(loss).backward()
         if overflow:
             values[1].grad[0] = float("nan") if k else float("inf")
+        before = scaler.get_scale()
         scaler.step(opt)
         scaler.update()
         scales.append(scaler.get_scale())
         if not overflow:
             give(reference, k)
             other.step()
+            left = 1.0 if scaler_class is torch.amp.GradScaler else before
+            for p, q in zip(
+                values, reference, strict=True
+            ):  # torch's leaves gradients unscaled, ours does not touch them
+                torch.testing.assert_close(p.grad, q.grad * left)
         assert equal(tensors(opt), tensors(other)) or (
             k == 0 and equal([p.data for p in values], [p.data for p in reference])
         )

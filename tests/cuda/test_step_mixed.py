@@ -18,7 +18,7 @@ pytestmark = pytest.mark.cuda
 
 BF16, F16, F32, F64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
 SIZES = (0, 1, 7, 8, 9, 1023, 8192, 8201, 20_003)
-# param, grad, states, master weights, average, zeroed gradients, stochastic rounding
+# param, grad, states, master weights, average, gradients zeroed or unscaled, stochastic rounding
 MIXES: dict[str, tuple[Any, ...]] = {
     "bf16": (BF16, BF16, BF16, False, False, False, False),
     "fp16": (F16, F16, F16, False, True, False, False),
@@ -32,6 +32,9 @@ MIXES: dict[str, tuple[Any, ...]] = {
     "fp32, ema and zero": (F32, F32, F32, False, True, True, False),
     "fp64, fp32 grads": (F64, F32, F64, False, True, True, False),
     "fp64, ema": (F64, F64, F64, False, True, False, False),
+    "fp32, unscaled grads": (F32, F32, F32, False, False, "unscale", False),
+    "bf16 + master, unscaled grads": (BF16, BF16, F32, True, False, "unscale", False),
+    "fp64, unscaled grads": (F64, F64, F64, False, True, "unscale", False),
 }
 
 
@@ -69,7 +72,8 @@ def describe(tensors: dict[str, torch.Tensor], mix: tuple[Any, ...], place: int)
         "place": place,
     }
     out.update({k: t.data_ptr() for k, t in tensors.items() if not k.startswith("state")})
-    out.update({k: True for k, wanted in (("zero_grad", zero), ("stochastic", stochastic)) if wanted})
+    flags = (("zero_grad", zero is True), ("unscale_grad", zero == "unscale"), ("stochastic", stochastic))
+    out.update({k: True for k, wanted in flags if wanted})
     return out
 
 
@@ -85,13 +89,21 @@ def test_update_has_the_bits_of_the_cpu(
     there = [{k: placed(t, offset, device) for k, t in tensors.items()} for tensors in start]
     hyper = hyper_of(name, options)
     for step in (1.0, 2.0, 77.0):
-        arguments = {"lr": 0.01, "step": step, "grad_scale": 0.3, "grad_limit": 5.0, "ema_decay": 0.9, "seed": 11.0}
+        arguments = {
+            "lr": 0.01,
+            "step": step,
+            "grad_scale": 0.3,
+            "grad_limit": 5.0,
+            "ema_decay": 0.9,
+            "seed": 11.0,
+            "unscale": 0.7,
+        }
         _testing.step_cpu(name, hyper, arguments, [describe(t, MIXES[mix], i) for i, t in enumerate(here)], 1)
         _testing.step_cuda(name, hyper, arguments, [describe(t, MIXES[mix], i) for i, t in enumerate(there)], 0, 0)
         for a, b, n in zip(here, there, SIZES, strict=True):
             for key in a:
                 assert same(a[key], b[key]), f"size {n}, step {step}, {key}"
-        if MIXES[mix][5]:
+        if MIXES[mix][5] is True:
             assert all(not bool(t["grad"].count_nonzero()) for t in there)
             for tensors in (here, there):
                 for t, s in zip(tensors, start, strict=True):

@@ -43,7 +43,7 @@ void prepare(int optimizer, const double* hyper, double lr, double step, StepSca
 // the parameter is float64, otherwise in float32, whatever the types in memory.
 struct StepItem {
   void* param = nullptr;          // [numel], updated
-  void* grad = nullptr;           // [numel], same layout; zeroed after its use where zero_grad says so
+  void* grad = nullptr;           // [numel], same layout; written after its use where grad_write says so
   void* states[kMaxStates] = {};  // [numel] each, updated
   void* master = nullptr;         // [numel] float32 or null: it is updated, and param becomes its rounded copy
   void* ema = nullptr;            // [numel] or null: moving average of the parameter
@@ -55,7 +55,7 @@ struct StepItem {
   DType grad_dtype = DType::kFloat32;
   DType state_dtype = DType::kFloat32;
   DType ema_dtype = DType::kFloat32;
-  bool zero_grad = false;
+  GradWrite grad_write = GradWrite::kKeep;
   bool stochastic = false;  // param is bfloat16 and rounded up or down by chance
 };
 

@@ -29,7 +29,15 @@ struct StepControl {
   float* found_inf_out = nullptr;     // receives 1 where a norm that is not finite skips the step, otherwise 0
 };
 
+// What becomes of a gradient after its use.
+enum class GradWrite : std::int8_t {
+  kKeep = 0,
+  kZero = 1,
+  kUnscale = 2,  // divided by the loss's scale, as torch's GradScaler leaves it
+};
+
 struct StepVerdict {
+  double unscale = 1;     // one over the loss's scale
   double grad_scale = 1;  // what every gradient is multiplied with
   double grad_limit = INFINITY;
   double norm = 0;         // of the unscaled gradients, where it was asked for
@@ -51,7 +59,8 @@ THALWEG_HD StepVerdict judge(const StepControl& control, double squares, std::in
   verdict.grad_limit = control.max_grad_value;
   verdict.seed = control.seed;
   verdict.step = step;
-  verdict.grad_scale = control.grad_scale != nullptr ? 1.0 / static_cast<double>(*control.grad_scale) : 1.0;
+  verdict.unscale = control.grad_scale != nullptr ? 1.0 / static_cast<double>(*control.grad_scale) : 1.0;
+  verdict.grad_scale = verdict.unscale;
   verdict.skip = control.found_inf != nullptr && *control.found_inf != 0;
   if (!control.needs_norm) return verdict;
   verdict.norm = sqrt(squares) * verdict.grad_scale;

@@ -8,6 +8,7 @@
 #include "dtype.hpp"
 #include "optimizers/common.hpp"
 #include "philox.hpp"
+#include "step_control.hpp"
 
 namespace thalweg {
 
@@ -17,6 +18,12 @@ template <class T>
 THALWEG_HD T conditioned(T grad, T scale, T limit) {
   const T g = grad * scale;
   return g > limit ? limit : g < -limit ? -limit : g;
+}
+
+// What a gradient becomes where it is written; unscale is one over the loss's scale.
+template <class T>
+THALWEG_HD T grad_after(GradWrite write, T grad, T unscale) {
+  return write == GradWrite::kZero ? T(0) : grad * unscale;
 }
 
 // Random words of stochastic rounding: eight neighbouring elements share one Philox block, half a word each. `place` is

@@ -133,9 +133,11 @@ class FusedOptimizer(ScheduledGroups):
             self._table = self._new_table()
         controlled = self._controlled()
         plans = [[]] * len(self._plans) if idle else self._plans
+        # torch's GradScaler expects the gradients unscaled, as its own optimizers leave them; ours leaves them alone.
+        unscale = controlled and self._found_inf_out is None and self.__dict__.get("grad_scale") is not None
         try:
             result = self._table.step(
-                self.param_groups, self.state, plans, self._schedule_step, torch.get_num_threads(), controlled
+                self.param_groups, self.state, plans, self._schedule_step, torch.get_num_threads(), controlled, unscale
             )
         except NeedsTorch as reason:
             self._step_as_torch(str(reason), idle)

@@ -180,13 +180,15 @@ class CoreRequests(Optimizer):
         dense = param.detach().clone(memory_format=torch.preserve_format)
         grad = param.grad
         assert grad is not None
-        return dense, torch.empty_like(dense).copy_(grad.detach())
+        return dense, torch.empty_like(dense, dtype=grad.dtype).copy_(grad.detach())
 
     @staticmethod
-    def _copy_back(pairs: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    def _copy_back(pairs: list[tuple[Tensor, Tensor, Tensor]], grads: bool) -> None:
         with torch.no_grad():
-            for param, dense, _ in pairs:
+            for param, dense, grad in pairs:
                 param.copy_(dense)
+                if grads and param.grad is not None:
+                    param.grad.copy_(grad)
 
     def _explain(self, group: int, index: int) -> None:
         """Raise the error that says why this parameter cannot be stepped."""
