@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -66,6 +67,28 @@ def test_step(
         bandwidth = copy_bandwidth()
         more = {"copy_gb_s": bandwidth / 1e9, "bandwidth_share": lambda s: BYTES[name] * elements / s / bandwidth}
     against(f"{name} step", case, "torch fused", ours.step, peer.step, elements=elements, seconds=3.0, **more)
+
+
+@pytest.mark.parametrize("peer_name", ["foreach", "compiled"])
+@pytest.mark.parametrize("case", ["160 x 64", "400 x 1,000", "1 x 16 M"])
+def test_step_against_other_implementations(
+    against: Callable[..., None], thread_count: int, case: str, peer_name: str, request: pytest.FixtureRequest
+) -> None:
+    """torch's default and a compiled step, which takes up to minutes to compile; here only the steps after that count."""
+    timed = not request.config.getoption("benchmark_disable")
+    if peer_name == "compiled" and not (timed and shutil.which("c++")):
+        pytest.skip("compiles only when it is timed and there is a C++ compiler")
+    sizes = CASES[case] if timed else [min(n, 1000) for n in CASES[case][:50]]
+    mine, theirs = parameters(sizes, 0), parameters(sizes, 0)
+    ours = tw.optim.AdamW(mine, **OPTIONS["AdamW"])
+    peer = torch.optim.AdamW(theirs, foreach=True, **OPTIONS["AdamW"])
+    step = peer.step if peer_name == "foreach" else torch.compile(peer.step)
+    for _ in range(3):
+        ours.step()
+        step()
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    against("AdamW step", case, f"torch {peer_name}", ours.step, step, elements=sum(sizes), seconds=2.0)
 
 
 @pytest.mark.parametrize("case", ["160 x 64", "400 x 1,000"])

@@ -341,6 +341,18 @@ def test_bad_arguments(case: int) -> None:
         build()
 
 
+@pytest.mark.parametrize("ours", [tw.optim.Adam, tw.optim.AdamW])
+def test_torchs_flags_are_refused_where_torch_refuses_them(ours: Any) -> None:
+    with pytest.raises(ValueError, match="lr as a Tensor is not supported for capturable=False and foreach=True"):
+        ours(params(), lr=torch.tensor(0.1), foreach=True)
+    meta = nn.Parameter(torch.zeros(2, device="meta"))
+    meta.grad = torch.zeros(2, device="meta")
+    with pytest.raises(RuntimeError, match="`fused=True` requires all the params to be floating point Tensors"):
+        ours([meta], fused=True).step()
+    with pytest.raises(RuntimeError, match="parameter 0 of group 0 is on meta; thalweg steps"):
+        ours([meta]).step()
+
+
 def test_refused_parameters_are_named_and_nothing_is_written() -> None:
     good, sparse = nn.Parameter(torch.ones(3)), nn.Embedding(4, 2, sparse=True)
     tiny = nn.Parameter(torch.ones(2).to(torch.float8_e5m2))

@@ -214,9 +214,11 @@ class CoreRequests(Optimizer):
                 "model before the optimizer is made, and let backward() fill the gradients"
             )
         if param.device.type not in ("cpu", "cuda") or (param.is_cuda and torch.version.hip):
+            fused = self.param_groups[group].get("fused")  # torch's words, for those who asked for it
+            asked = " (`fused=True` requires all the params to be floating point Tensors there)" if fused else ""
             raise RuntimeError(
-                f"{who} is on {param.device}; thalweg steps parameters on the CPU and on NVIDIA GPUs. Move the model "
-                "with model.cpu(), or use torch's optimizer"
+                f"{who} is on {param.device}; thalweg steps parameters on the CPU and on NVIDIA GPUs{asked}. Move the "
+                "model with model.cpu(), or use torch's optimizer"
             )
         known = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
         if param.dtype not in known or grad.dtype not in known:

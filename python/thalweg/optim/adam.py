@@ -112,6 +112,8 @@ class Adam(FusedOptimizer):
         self.core_name = name
 
     def _check_group(self, group: dict[str, Any]) -> None:
+        if isinstance(group["lr"], Tensor) and group["foreach"] and not group["capturable"]:
+            raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
         check_lr(group["lr"])
         check_number("epsilon value", group["eps"])
         betas = group["betas"]
