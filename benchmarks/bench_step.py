@@ -69,6 +69,7 @@ def test_step(
     against(f"{name} step", case, "torch fused", ours.step, peer.step, elements=elements, seconds=3.0, **more)
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler, of its own deprecations
 @pytest.mark.parametrize("peer_name", ["foreach", "compiled"])
 @pytest.mark.parametrize("case", ["160 x 64", "400 x 1,000", "1 x 16 M"])
 def test_step_against_other_implementations(
