@@ -345,6 +345,10 @@ def test_bad_arguments(case: int) -> None:
 def test_torchs_flags_are_refused_where_torch_refuses_them(ours: Any) -> None:
     with pytest.raises(ValueError, match="lr as a Tensor is not supported for capturable=False and foreach=True"):
         ours(params(), lr=torch.tensor(0.1), foreach=True)
+    betas = torch.tensor(0.9), torch.tensor(0.99)
+    with pytest.raises(ValueError, match=r"betas\[0\] as a Tensor is not supported for capturable=False"):
+        ours(params(), betas=betas, foreach=True)
+    ours(params(), betas=betas)
     meta = nn.Parameter(torch.zeros(2, device="meta"))
     meta.grad = torch.zeros(2, device="meta")
     with pytest.raises(RuntimeError, match="`fused=True` requires all the params to be floating point Tensors"):

@@ -20,6 +20,13 @@ def check_implementation(who: str, foreach: bool | None, fused: bool | None, dif
         raise RuntimeError(f"{who}: `fused` does not support `differentiable`")
 
 
+def check_tensors_with_foreach(group: dict[str, Any], values: dict[str, Any]) -> None:
+    """Refuse what torch's foreach implementation refuses, for those who ask for it."""
+    for name, value in values.items():
+        if isinstance(value, Tensor) and group["foreach"] and not group["capturable"]:
+            raise ValueError(f"{name} as a Tensor is not supported for capturable=False and foreach=True")
+
+
 def check_lr(lr: Any) -> None:
     """Check a learning rate as torch does; a Schedule has checked itself."""
     if isinstance(lr, Schedule):

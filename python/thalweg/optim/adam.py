@@ -10,7 +10,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from ..schedules import Schedule
 from ._base import FusedOptimizer
-from ._checks import StepOptions, check_implementation, check_lr, check_number
+from ._checks import StepOptions, check_implementation, check_lr, check_number, check_tensors_with_foreach
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -112,8 +112,7 @@ class Adam(FusedOptimizer):
         self.core_name = name
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        if isinstance(group["lr"], Tensor) and group["foreach"] and not group["capturable"]:
-            raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
+        check_tensors_with_foreach(group, {"lr": group["lr"]})
         check_lr(group["lr"])
         check_number("epsilon value", group["eps"])
         betas = group["betas"]
@@ -123,6 +122,7 @@ class Adam(FusedOptimizer):
             check_number(f"beta parameter at index {index}", beta, below=1.0)
         if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
             raise ValueError("betas must be either both floats or both Tensors")
+        check_tensors_with_foreach(group, {"betas[0]": betas[0], "betas[1]": betas[1]})
         check_number("weight_decay value", group["weight_decay"])
         if "param_groups" in self.__dict__:
             self._choose_core(group)
