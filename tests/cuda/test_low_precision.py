@@ -149,6 +149,29 @@ def test_rounding_by_chance_is_unbiased_reproducible_and_resumes(device: torch.d
     assert bool((nearest == 1).all())
 
 
+def test_replays_round_by_chance_as_eager_steps_do(device: torch.device, capture: Any) -> None:
+    """The bits are keyed by the step that the device counts, so a graph does not repeat them."""
+    a, b = params(device, torch.bfloat16), params(device, torch.bfloat16)
+    one, two = (tw.optim.AdamW(v, lr=1e-3, stochastic_rounding=True, ema_decay=0.9, seed=9) for v in (a, b))
+    for values, opt in ((a, one), (b, two)):
+        give(values, 0)
+        opt.step()
+    with capture() as graph:
+        two.step()
+    seen = []
+    for k in range(1, 6):
+        for values in (a, b):
+            generator = torch.Generator().manual_seed(k)
+            for p in values:
+                p.grad.copy_(torch.randn(p.shape, generator=generator))
+        one.step()
+        graph.replay()
+        assert equal([p.detach() for p in a], [p.detach() for p in b])
+        assert equal(states(one, "ema"), states(two, "ema"))
+        seen.append(b[4].detach().clone())
+    assert not torch.equal(seen[0] - seen[1], seen[1] - seen[2])
+
+
 @pytest.mark.parametrize(("ours", "theirs", "options"), CLASSES)
 def test_ema_is_torchs_averaged_model(device: torch.device, ours: Any, theirs: Any, options: dict[str, Any]) -> None:
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
