@@ -83,7 +83,7 @@ bool TensorTable::update_host(int num_threads, const StepControl& control, std::
   if (verdict.skip) {
     if (options_.zero_grad)  // or the next backward pass would add to infinities
       for (const StepItem& item : items_)
-        std::memset(item.grad, 0, static_cast<std::size_t>(item.numel * size_of(item.grad_dtype)));
+        if (item.numel > 0) std::memset(item.grad, 0, static_cast<std::size_t>(item.numel * size_of(item.grad_dtype)));
     return false;
   }
   step_cpu(optimizer_, items_.data(), items_.size(), scalars_.data(), verdict, num_threads);
