@@ -1,6 +1,8 @@
 // Stands in for the CUDA side when it is not built: every entry point answers "not available".
 #include "thalweg/error.hpp"
 #include "thalweg/info.hpp"
+#include "thalweg/landscape.hpp"
+#include "thalweg/metrics.hpp"
 #include "thalweg/schedule.hpp"
 #include "thalweg/step.hpp"
 
@@ -34,5 +36,36 @@ bool cuda_is_capturing(int, void*) { return false; }
 void fill_values_cuda(const std::uint64_t*, std::int64_t, const std::int64_t*, std::int64_t, double*, int, void*) {
   refuse();
 }
+
+// ---- landscapes and metrics ----
+
+struct CudaPerturbation::Impl {};
+
+CudaPerturbation::CudaPerturbation(int, const PerturbItem*, std::size_t) { refuse(); }
+CudaPerturbation::~CudaPerturbation() = default;
+void CudaPerturbation::perturb(double, double, void*) const {}
+void CudaPerturbation::lerp(double, void*) const {}
+void CudaPerturbation::perturb_at(const double*, std::int64_t, const std::int64_t*, void*) const {}
+void CudaPerturbation::lerp_at(const double*, std::int64_t, const std::int64_t*, void*) const {}
+
+void fill_normal_cuda(int, float*, std::int64_t, std::uint64_t, std::uint64_t, void*) { refuse(); }
+
+struct CudaReducer::Impl {};
+
+CudaReducer::CudaReducer(int) { refuse(); }
+CudaReducer::~CudaReducer() = default;
+void CudaReducer::sum(const void*, std::int64_t, DType, const Cells&, void*) {}
+void CudaReducer::sum_and_squares(const void*, std::int64_t, DType, const Cells&, void*) {}
+void CudaReducer::squared_error(const void*, const void*, std::int64_t, DType, const Cells&, void*) {}
+void CudaReducer::cross_entropy(const void*, const std::int64_t*, std::int64_t, std::int64_t, DType, const Cells&,
+                                void*) {}
+void CudaReducer::count_correct(const void*, const std::int64_t*, std::int64_t, std::int64_t, std::int64_t, DType,
+                                const Cells&, void*) {}
+void CudaReducer::row_squares(const void*, std::int64_t, std::int64_t, DType, const Cells&, void*) {}
+void CudaReducer::dots(const Pair*, std::size_t, const Cells&, void*) {}
+
+void accumulate_cuda(int, const void*, DType, const Cells&, void*) { refuse(); }
+void accumulate_cuda(int, double, const Cells&, void*) { refuse(); }
+void advance_cuda(int, std::int64_t*, void*) { refuse(); }
 
 }  // namespace thalweg
