@@ -297,4 +297,4 @@ class FusedOptimizer(ScheduledGroups):
 
 
 _step_untraced = _disable_dynamo(FusedOptimizer._hooked_step)
-_step_with_hooks = Optimizer.profile_hook_step(FusedOptimizer._step)
+_step_with_hooks: Callable[..., float | None] = Optimizer.profile_hook_step(lambda o, *closure: o._step(*closure))
