@@ -41,6 +41,11 @@ class Reference:
         assert new.dtype == self.dtype, "a number that is not Python's has widened the arithmetic"
         return new
 
+    def resume(self, p: Array, states: dict[str, Array], t: int) -> None:
+        """Go on after t steps from an optimizer's own states; references with numbers among them take those."""
+        self.t = t
+        self.states = {name: np.asarray(value, self.dtype) for name, value in states.items()}
+
     def update(self, p: Array, g: Array, lr: float) -> Array:
         raise AssertionError("each optimizer writes its own")
 

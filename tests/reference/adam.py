@@ -65,6 +65,10 @@ class NAdamReference(Reference, name="nadam"):
     rosenbrock_lr = 0.02
     product = 1.0
 
+    def resume(self, p: Array, states: dict[str, Array], t: int) -> None:
+        super().resume(p, states, t)
+        self.product = float(states["mu_product"])
+
     def update(self, p: Array, g: Array, lr: float) -> Array:
         o = self.o
         b1, b2 = o["betas"]

@@ -48,6 +48,10 @@ class AsgdReference(Reference, name="asgd"):
     eta: float | None = None
     mu = 1.0
 
+    def resume(self, p: Array, states: dict[str, Array], t: int) -> None:
+        super().resume(p, states, t)
+        self.eta, self.mu = (float(states[name]) for name in ("eta", "mu"))
+
     def update(self, p: Array, g: Array, lr: float) -> Array:
         o = self.o
         eta = lr if self.eta is None else self.eta

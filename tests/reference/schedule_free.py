@@ -15,6 +15,12 @@ class ScheduleFreeReference(Reference):
     weight_sum = 0.0
     lr_max = 0.0
 
+    def resume(self, p: Array, states: dict[str, Array], t: int) -> None:
+        super().resume(p, states, t)
+        b = self.between()
+        self.states["x"] = (p - (1 - b) * self.states["z"]) / b
+        self.weight_sum, self.lr_max = (float(states[name]) for name in ("weight_sum", "lr_max"))
+
     def between(self) -> float:
         raise AssertionError("each optimizer says how near y is to x")
 

@@ -251,12 +251,6 @@ def place_of(name: str) -> tuple[str, int | None]:
     return ("betas", int(name[4]) - 1) if name in ("beta1", "beta2", "beta3") else (name, None)
 
 
-def lr_of(group: dict[str, Any]) -> float | Tensor:
-    """The learning rate of a group's next step; a tensor stays one, as reading it would wait for the device."""
-    lr = group["lr"]
-    return lr.detach().reshape(()) if isinstance(lr, Tensor) else float(lr)
-
-
 def hyper_of(group: dict[str, Any], name: str) -> Any:
     """A hyper-parameter of a group by the core's name."""
     key, element = place_of(name)

@@ -11,7 +11,6 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from ..schedules import Schedule
 from ._base import FusedOptimizer
 from ._checks import StepOptions, check_implementation, check_lr, check_number
-from ._scheduled import lr_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -108,5 +107,5 @@ class ASGD(FusedOptimizer):
 
     def _initial(self, name: str, param: Tensor, group: dict[str, Any]) -> float | Tensor:
         if name == "eta":
-            return lr_of(group)
+            return float(group["lr"])
         return 1.0 if name == "mu" else 0.0

@@ -11,7 +11,6 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from ..schedules import Schedule
 from ._base import FusedOptimizer
 from ._checks import StepOptions, check_implementation, check_lr, check_pair
-from ._scheduled import lr_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -97,4 +96,4 @@ class Rprop(FusedOptimizer):
         check_implementation(type(self).__name__, group["foreach"], None, group["differentiable"])
 
     def _initial(self, name: str, param: Tensor, group: dict[str, Any]) -> float | Tensor:
-        return lr_of(group) if name == "step_size" else 0.0
+        return float(group["lr"]) if name == "step_size" else 0.0
