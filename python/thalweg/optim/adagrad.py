@@ -116,5 +116,7 @@ class Adagrad(FusedOptimizer):
         check_implementation(type(self).__name__, group["foreach"], group["fused"], group["differentiable"])
 
     def _initial(self, name: str, param: Tensor, group: dict[str, Any]) -> float | Tensor:
+        if name != "sum":
+            return 0.0
         value = float(group["initial_accumulator_value"])
         return torch.full_like(param, complex(value, value)) if param.is_complex() else value
