@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -102,7 +103,7 @@ class ASGD(FusedOptimizer):
         check_number("weight_decay value", group["weight_decay"])
         for name in ("lambd", "alpha"):
             check_number(f"{name} value", abs(group[name]))
-        check_number("t0 value", min(1.0, abs(group["t0"])))  # infinity never averages
+        check_number("t0 value", 0 if group["t0"] == math.inf else abs(group["t0"]))  # infinity: never average
         check_implementation(type(self).__name__, group["foreach"], None, group["differentiable"])
 
     def _initial(self, name: str, param: Tensor, group: dict[str, Any]) -> float | Tensor:
