@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,23 @@ def test_a_step_with_infinities_did_not_happen(
             assert scaler.get_scale() == 512.0
     assert optimizer.schedule_step == 3
     assert same_bits(contents(optimizer), contents(plain))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_skipped_step_drops_only_what_it_made(name: str) -> None:
+    """States that were loaded without an average, or made at construction, are kept."""
+    plain, values = fresh(name, fullest(name))
+    steps(plain, values, range(3))
+    saved = copy.deepcopy(plain.state_dict())
+    for loads in (True, False):
+        optimizer, params = fresh(name, fullest(name), ema_decay=0.9, skip_nonfinite=True)
+        if loads:
+            optimizer.load_state_dict(saved)
+        before = contents(optimizer)
+        give(params, 9)
+        params[0].grad[0] = float("nan")
+        optimizer.step()
+        assert same_bits(contents(optimizer), before)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
