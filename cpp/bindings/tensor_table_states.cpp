@@ -11,7 +11,7 @@ namespace thalweg::bindings {
 
 bool TensorTable::keeps_state(std::size_t n) const {
   return info_.counts_steps || options_.ema_decay >= 0 || groups_[static_cast<std::size_t>(hot_[n].group)].states > 0 ||
-         (options_.master_weights && keeps_master(view_of(hot_[n].param).ref.dtype));
+         (options_.master_weights && keeps_master(view_of(hot_[n].memory).ref.dtype));
 }
 
 bool TensorTable::keeps_master(DType param) const { return options_.master_weights && size_of(param) == 2; }
@@ -40,7 +40,7 @@ void TensorTable::look_up_states(const py::dict& state) {
         info_.name, ": the state of ", missing.size(),
         " parameters does not exist yet and cannot be created while a CUDA graph is captured; step once before"));
   if (!missing.empty()) owner().attr("_init_states")(missing, counts);
-  for (const std::size_t n : stateful) look_up(n, view_of(hot_[n].param), state);
+  for (const std::size_t n : stateful) look_up(n, view_of(hot_[n].memory), state);
   outer_.clear();
   Py_ssize_t position = 0;
   PyObject* key = nullptr;
@@ -55,7 +55,7 @@ bool TensorTable::is_missing(std::size_t n, const py::dict& state) const {
   for (std::size_t i = 0; i < wanted; ++i)
     if (!inner.contains(state_keys_[i]) || inner[state_keys_[i]].is_none()) return true;
   if (options_.ema_decay >= 0 && !inner.contains(names().ema)) return true;
-  if (keeps_master(view_of(hot_[n].param).ref.dtype) && !inner.contains(names().master_param)) return true;
+  if (keeps_master(view_of(hot_[n].memory).ref.dtype) && !inner.contains(names().master_param)) return true;
   return info_.counts_steps && !inner.contains("step");
 }
 
@@ -77,7 +77,7 @@ void TensorTable::look_up(std::size_t n, const TensorView& param, const py::dict
   check.version = 0;
   for (const auto& item : py::reinterpret_borrow<py::dict>(owned.inner)) {
     owned.values.push_back(py::reinterpret_borrow<py::object>(item.second));
-    if (is_tensor(item.second.ptr())) owned.aliases.push_back(item.second.attr("detach")());
+    if (is_tensor(item.second.ptr())) owned.aliases.push_back(memory_of(item.second).attr("detach")());
     if (check.count < kMaxKeys) check.values[check.count] = item.second.ptr();
     ++check.count;
   }
@@ -89,8 +89,8 @@ void TensorTable::look_up(std::size_t n, const TensorView& param, const py::dict
 // Address of a state tensor that has the parameter's device and layout and this type; null where there is none such.
 void* TensorTable::fitting(std::size_t n, const TensorView& param, const py::str& key, DType dtype) const {
   PyObject* value = PyDict_GetItemWithError(hot_[n].inner, key.ptr());
-  if (value == nullptr || !is_tensor(value)) return nullptr;
-  const TensorView state = view_of(value);
+  if (value == nullptr || !is_tensor(value) || !sharded_alike(n, value)) return nullptr;
+  const TensorView state = view_of(memory_of(value).ptr());
   const bool laid_out = is_dense(param) ? same_layout(param, state) : is_dense(state);
   const bool fits = laid_out && state.supported && state.ref.dtype == dtype && state.ref.device == param.ref.device &&
                     state.ref.numel == param.ref.numel;
