@@ -42,9 +42,9 @@ def sharded_alike(one: Any, two: Any) -> bool:
 class MeshRequests(Optimizer):
     """The part of an optimizer that answers the core about DTensors."""
 
-    # Beside class 0, whose tensors every process has as a whole: those over whose processes the squares of the
-    # gradients are added, and where the tensors of these processes' collectives lie.
-    _mesh_classes: dict[tuple[str, ...], tuple[list[Any], str]]
+    # Beside class 0, whose tensors every process has as a whole: the groups of processes over which the squares of the
+    # gradients are added, all groups of their mesh, and where the tensors of its collectives lie.
+    _mesh_classes: dict[tuple[str, ...], tuple[list[Any], list[Any], str]]
 
     def _name_of(self, param: Tensor) -> str:
         raise NotImplementedError
@@ -65,7 +65,8 @@ class MeshRequests(Optimizer):
         if not groups:
             return 0, 0
         names = tuple(sorted(groups))
-        self._mesh_classes.setdefault(names, ([groups[name] for name in names], mesh.device_type))
+        every = [mesh.get_group(dim) for dim in range(mesh.ndim) if mesh.size(dim) > 1]
+        self._mesh_classes.setdefault(names, ([groups[name] for name in names], every, mesh.device_type))
         return 1 + list(self._mesh_classes).index(names), shard
 
     def _aligned_grad(self, param: Any) -> Tensor:
@@ -111,15 +112,15 @@ class MeshRequests(Optimizer):
     def _sum_squares(self, squares: list[float]) -> float:
         """Sum over all classes and, of each, its processes: the same number in every process of a mesh."""
         total = squares[0]
-        for square, (groups, device) in zip(squares[1:], self._mesh_classes.values(), strict=False):
+        for square, (groups, _, device) in zip(squares[1:], self._mesh_classes.values(), strict=False):
             total += float(_all_reduce(torch.tensor(square, dtype=torch.float64, device=device), groups))
         return total
 
     def _found_anywhere(self, found_inf: Tensor) -> Tensor:
         """What a GradScaler found in any process: torch's looks at the mesh of the first gradient alone."""
-        for groups, device in self._mesh_classes.values():
+        for _, every, device in self._mesh_classes.values():
             seen = found_inf.to(device, copy=True)
-            found_inf = _all_reduce(seen, groups, torch.distributed.ReduceOp.MAX).to(found_inf.device)
+            found_inf = _all_reduce(seen, every, torch.distributed.ReduceOp.MAX).to(found_inf.device)
         return found_inf
 
 
