@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from .. import _core
-from ._mesh import MeshRequests, local_of
+from ._mesh import MeshRequests, is_dtensor, local_of
 from ._torch_path import NeedsTorch, why_torch
 
 REGISTRY: dict[str, dict[str, Any]] = _core.optimizers()
@@ -196,6 +196,11 @@ class CoreRequests(MeshRequests):
         param: Tensor = self.param_groups[group]["params"][index]
         grad = param.grad
         who = f"{type(self).__name__}: {self._name_of(param)}"
+        if is_dtensor(grad) and not is_dtensor(param):
+            raise RuntimeError(
+                f"{who} is a {type(param).__name__} and its gradient a DTensor on {grad.device_mesh}; expected both of one "
+                "kind. Distribute the parameter too, or pass grad.full_tensor()"
+            )
         if why := why_torch(param, self.torch_class):
             raise NeedsTorch(f"{self._name_of(param)} {why}")
         if grad is None:
