@@ -18,12 +18,22 @@ void bind_step(py::module_& module) {
           py::dict entry;
           entry["hyper_names"] = info.hyper_names;
           entry["state_names"] = info.state_names;
+          entry["scalar_names"] = info.scalar_names;
           entry["counts_steps"] = info.counts_steps;
+          entry["two_phase"] = info.two_phase;
+          py::list variants;
+          for (const unsigned mask : info.variants) {
+            py::list kept;
+            for (std::size_t i = 0; i < info.state_names.size(); ++i)
+              if ((mask >> i & 1) != 0) kept.append(info.state_names[i]);
+            variants.append(kept);
+          }
+          entry["variants"] = variants;
           out[py::str(info.name)] = entry;
         }
         return out;
       },
-      "The registry: name -> hyper_names, state_names, counts_steps.");
+      "The registry: name -> hyper_names, state_names, scalar_names, counts_steps, two_phase, variants (state names).");
   py::class_<TensorTable>(module, "TensorTable", "Addresses of the tensors that one optimizer owns.")
       .def(py::init([](const std::string& optimizer, const py::object& owner, bool master_weights,
                        bool stochastic_rounding, bool zero_grad, double ema_decay, std::int32_t state_dtype) {

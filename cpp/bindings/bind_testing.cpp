@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -71,7 +72,12 @@ Step step_of(const std::string& name, const std::vector<double>& hyper, const py
   Step out;
   out.optimizer = optimizer_index(name);
   const double step = number("step", 1);
-  prepare(out.optimizer, hyper.data(), number("lr", 0), step, &out.scalars);
+  std::vector<double> state(kMaxScalarStates);
+  if (options.contains("scalar_states")) {
+    const auto given = options["scalar_states"].cast<std::vector<double>>();
+    std::copy(given.begin(), given.end(), state.begin());
+  }
+  prepare(out.optimizer, hyper.data(), number("lr", 0), step, state.data(), &out.scalars);
   const AverageWeights average = average_weights(number("ema_decay", 0), step == 1);
   out.scalars.ema_keep = average.keep;
   out.scalars.ema_take = average.take;
@@ -90,7 +96,14 @@ Step step_of(const std::string& name, const std::vector<double>& hyper, const py
 void bind_steps(py::module_& module) {
   module.def("step_cpu", [](const std::string& name, const std::vector<double>& hyper, const py::dict& options,
                             const std::vector<py::dict>& tensors, int num_threads) {
-    const Step s = step_of(name, hyper, options, tensors);
+    Step s = step_of(name, hyper, options, tensors);
+    if (optimizers()[static_cast<std::size_t>(s.optimizer)].two_phase) {
+      std::vector<Measured<double>> sums(s.items.size());
+      std::vector<StepScalars> own(s.items.size());
+      measure_cpu(s.optimizer, s.items.data(), s.items.size(), &s.scalars, s.verdict, num_threads, sums.data());
+      adapt(s.optimizer, s.items.data(), s.items.size(), &s.scalars, sums.data(), own.data());
+      return step_cpu(s.optimizer, s.items.data(), s.items.size(), own.data(), s.verdict, num_threads);
+    }
     step_cpu(s.optimizer, s.items.data(), s.items.size(), &s.scalars, s.verdict, num_threads);
   });
   module.def("step_cuda", [](const std::string& name, const std::vector<double>& hyper, const py::dict& options,

@@ -27,6 +27,18 @@ inline PyObject* item_of(PyObject* dict, const pybind11::str& key) {  // borrowe
   return value;
 }
 
+// A 0-d state, which is float64 or float32.
+inline double read_scalar(const void* at, bool wide) {
+  return wide ? *static_cast<const double*>(at) : static_cast<double>(*static_cast<const float*>(at));
+}
+inline void write_scalar(void* at, bool wide, double value) {
+  if (wide) {
+    *static_cast<double*>(at) = value;
+  } else {
+    *static_cast<float*>(at) = static_cast<float>(value);
+  }
+}
+
 // Interned names and torch's functions, looked up once and kept for the life of the process.
 struct Names {
   pybind11::str ema = intern("ema");

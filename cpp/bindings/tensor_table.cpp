@@ -12,10 +12,12 @@ namespace py = pybind11;
 namespace thalweg::bindings {
 namespace {
 
-// "beta1" is element 0 of the group's "betas"; every other hyper-parameter stands under its own name.
+// "beta1" is element 0 of the group's "betas", and so every name with a number from 1 on; others stand under their
+// name.
 std::pair<std::string, int> key_of(const std::string& hyper) {
-  if (hyper.rfind("beta", 0) == 0 && hyper.size() == 5) return {"betas", hyper[4] - '1'};
-  return {hyper, -1};
+  const char last = hyper.back();
+  if (last < '1' || last > '9') return {hyper, -1};
+  return {hyper.substr(0, hyper.size() - 1) + "s", last - '1'};
 }
 
 // Python below 3.12 numbers every state of every dict; equal numbers mean the same dict with the same values.
@@ -52,6 +54,8 @@ TensorTable::TensorTable(const std::string& optimizer, const py::object& owner, 
     hyper_keys_.push_back({intern(key.c_str()), element});
   }
   for (const std::string& name : info_.state_names) state_keys_.push_back(intern(name.c_str()));
+  scalar_keys_.push_back(names().step);
+  for (const std::string& name : info_.scalar_names) scalar_keys_.push_back(intern(name.c_str()));
 }
 
 py::object TensorTable::owner() const {
@@ -139,7 +143,9 @@ void TensorTable::read_group(const py::dict& group, const py::handle& plans, Gro
     if (hyper_keys_[i].element < 0) {
       out.hyper[i] = as_double(value);
     } else {
-      if (!PyTuple_Check(value) && !PyList_Check(value)) throw py::type_error("param_groups: 'betas' must be a pair");
+      if (!PyTuple_Check(value) && !PyList_Check(value))
+        throw py::type_error(
+            message("param_groups: '", std::string(hyper_keys_[i].key), "' must be a tuple of numbers"));
       const py::object element = py::reinterpret_steal<py::object>(PySequence_GetItem(value, hyper_keys_[i].element));
       if (!element) throw py::error_already_set();
       out.hyper[i] = as_double(element.ptr());
@@ -149,7 +155,7 @@ void TensorTable::read_group(const py::dict& group, const py::handle& plans, Gro
   double used[kMaxHyper];
   for (int i = 0; i < kMaxHyper; ++i) used[i] = out.plans[i] != nullptr ? 0.5 : out.hyper[i];
   out.variant = variant_of(optimizer_, used);
-  out.states = state_count(optimizer_, out.variant);
+  out.states = info_.variants[static_cast<std::size_t>(out.variant)];
 }
 
 // optimizer.state holds the same inner dicts under the same parameters, in the same order.
@@ -207,6 +213,7 @@ TensorTable::Pass TensorTable::gather(bool states_known) {
   items_.clear();
   active_.clear();
   scalars_.clear();
+  prepared_.clear();
   scalars_of_.clear();
   substitutes_.clear();
   kept_.clear();
@@ -270,25 +277,32 @@ void TensorTable::add_item(std::size_t n, const TensorView& param, const TensorV
     substitutes_.push_back(py::make_tuple(owned_[n].param, pair[0], pair[1]));
   }
   active_.push_back(n);
-  if (hot.device >= 0) return add_cuda_item(n, item);
-  double step = hot.first != 0 ? 1 : 2;  // without a counter only the first step is told apart
-  if (info_.counts_steps)
-    step = 1 + (hot.wide != 0 ? *static_cast<double*>(hot.counter) : *static_cast<float*>(hot.counter));
-  item.scalars = scalars_index(hot.group, step);
+  if (hot.device >= 0) {
+    scalars_of_.push_back(-1);
+    return add_cuda_item(n, item);
+  }
+  item.scalars = scalars_index(hot);
+  scalars_of_.push_back(item.scalars);
   items_.push_back(item);
 }
 
 // Parameters of one group normally share their step count, so the last one found is tried first.
-std::int32_t TensorTable::scalars_index(std::int32_t group, double step) {
-  const std::pair<std::int32_t, double> wanted{group, step};
-  for (std::size_t i = scalars_of_.size(); i-- > 0;)
-    if (scalars_of_[i] == wanted) return static_cast<std::int32_t>(i);
-  Group& options = groups_[static_cast<std::size_t>(group)];
+std::int32_t TensorTable::scalars_index(const Hot& hot) {
+  Prepared wanted{hot.group, hot.first ? 1.0 : 2.0, {}, {}};  // without a counter only the first step is told apart
+  if (info_.counts_steps) wanted.step = 1 + read_scalar(hot.scalars.at[0], (hot.scalars.wide & 1) != 0);
+  for (std::size_t k = 1; k < scalar_keys_.size(); ++k)
+    wanted.before[k - 1] = read_scalar(hot.scalars.at[k], (hot.scalars.wide >> k & 1) != 0);
+  for (std::size_t i = prepared_.size(); i-- > 0;)
+    if (prepared_[i].group == wanted.group && prepared_[i].step == wanted.step &&
+        std::equal(std::begin(wanted.before), std::end(wanted.before), std::begin(prepared_[i].before)))
+      return static_cast<std::int32_t>(i);
+  Group& options = groups_[static_cast<std::size_t>(hot.group)];
   if (options.lr_object != nullptr) options.lr = as_double(options.lr_object);  // waits for its device
-  scalars_of_.push_back(wanted);
+  std::copy(std::begin(wanted.before), std::end(wanted.before), std::begin(wanted.after));
   scalars_.emplace_back();
-  prepare(optimizer_, options.hyper, options.lr, step, &scalars_.back());
-  const AverageWeights average = average_weights(options_.ema_decay, step == 1);
+  prepare(optimizer_, options.hyper, options.lr, wanted.step, wanted.after, &scalars_.back());
+  prepared_.push_back(wanted);
+  const AverageWeights average = average_weights(options_.ema_decay, wanted.step == 1);
   scalars_.back().ema_keep = average.keep;
   scalars_.back().ema_take = average.take;
   return static_cast<std::int32_t>(scalars_.size() - 1);

@@ -39,8 +39,8 @@ pybind11::object memory_of(const pybind11::handle& tensor);
 class TensorTable {
  public:
   // `owner`, the optimizer, is asked for what only Python can do (a weak reference is kept):
-  //   _init_states(params, counts) create the missing ones of the first `count` state tensors of each, and `step`
-  //   _adopt_state(param, count)   make its state fit: number -> tensor, layout and dtype as the core needs
+  //   _init_states(params, masks)  create the missing ones of the states that each mask names, and its 0-d states
+  //   _adopt_state(param, mask)    make its state fit: number -> tensor, layout and dtype as the core needs
   //   _dense_pair(param)           dense copies (param, grad), because one of them is strided otherwise
   //   _copy_back(pairs, grads)     copy dense parameters, and gradients if asked, back into their originals
   //   _forget_states(params)       drop states that were created in a step which was then skipped
@@ -51,7 +51,7 @@ class TensorTable {
   //                                which of the different shards this process has
   //   _aligned_grad(param)         its gradient, sharded as the parameter is
   //   _sharded_alike(a, b)         whether two DTensors have the same local part of the same shape here
-  //   _sum_squares(squares)        the sum of these sums of the classes over the processes of each
+  //   _sum_over_mesh(numbers)      of each class but 0 a list: its elements' sums over the processes of the class
   //   _explain(group, index)       raise the error that names the parameter, because the core refuses it
   TensorTable(const std::string& optimizer, const pybind11::object& owner, const TableOptions& options);
 
@@ -66,7 +66,7 @@ class TensorTable {
   bool capturing() const;
 
  private:
-  static constexpr int kMaxKeys = kMaxStates + 3;  // state tensors, `step`, `master_param`, `ema`
+  static constexpr int kMaxKeys = kMaxStates + 1 + kMaxScalarStates + 2;  // all states, `master_param`, `ema`
 
   struct Hot {  // what every step reads of one parameter
     PyObject* param = nullptr;
@@ -76,11 +76,10 @@ class TensorTable {
     void* states[kMaxStates] = {};
     void* master = nullptr;
     void* ema = nullptr;
-    void* counter = nullptr;  // torch's 0-d `step`, or what _count_of gave
+    ScalarStates scalars;  // first torch's 0-d `step`, or what _count_of gave
     std::int32_t group = 0;
     std::int32_t device = -1;  // -1 host, otherwise the CUDA ordinal
-    std::int16_t first = 0;    // 1: its states were created in this step
-    std::int16_t wide = 0;     // 1: its counter is float64, as under a float64 default dtype
+    bool first = false;        // its states were created in this step
     std::int16_t norm_class = 0;  // see _mesh_place
     std::uint32_t shard = 0;      // its number, in bits that no place of a parameter reaches
   };
@@ -103,7 +102,7 @@ class TensorTable {
   };
   struct Group {
     std::int32_t variant = 0;
-    std::int32_t states = 0;
+    unsigned states = 0;  // bit i: it keeps state i
     double lr = 0;
     double hyper[kMaxHyper] = {};
     TensorRef lr_tensor;            // where lr is a tensor on a device, which is not read on the host
@@ -124,6 +123,12 @@ class TensorTable {
     pybind11::str key;
     int element = -1;  // of a tuple such as betas, or -1
   };
+  struct Prepared {  // what one of scalars_ was made from, and where its parameters' 0-d states stand after the step
+    std::int32_t group;
+    double step;
+    double before[kMaxScalarStates];
+    double after[kMaxScalarStates];
+  };
   enum class Pass { kDone, kStatesChanged };
 
   void rebuild(const pybind11::list& groups);
@@ -137,7 +142,8 @@ class TensorTable {
   void look_up(std::size_t n, const TensorView& param, const pybind11::dict& state);
   bool is_missing(std::size_t n, const pybind11::dict& state) const;
   bool fits(std::size_t n, const TensorView& param);
-  std::int32_t scalars_index(std::int32_t group, double step);
+  bool scalars_fit(std::size_t n, std::int32_t device);
+  std::int32_t scalars_index(const Hot& hot);
   bool update_host(int num_threads, const StepControl& control, std::int64_t schedule_step);
   void forget_new_states();
   void write_next_rates(const pybind11::list& groups, std::int64_t step);
@@ -154,7 +160,10 @@ class TensorTable {
   void find_meshed();
   void localize();
   pybind11::object local_gradient(Meshed& meshed, const pybind11::object& grad);
+  using ClassSums = std::vector<std::vector<double>>;  // numbers of each class
   double grad_squares(int num_threads);
+  void measure_over_mesh();
+  void sum_over_mesh(ClassSums& sums);
   std::size_t host_place();
   bool sharded_alike(std::size_t n, const pybind11::handle& state) const;
   bool spans_mesh() const { return norm_classes_ > 1; }
@@ -173,6 +182,7 @@ class TensorTable {
   pybind11::weakref owner_;
   std::vector<HyperKey> hyper_keys_;
   std::vector<pybind11::str> state_keys_;
+  std::vector<pybind11::str> scalar_keys_;  // `step` first
 
   std::vector<Hot> hot_;
   std::vector<Check> checks_;
@@ -194,7 +204,10 @@ class TensorTable {
   std::vector<pybind11::object> grads_;
   std::vector<std::size_t> active_;
   std::vector<StepScalars> scalars_;
-  std::vector<std::pair<std::int32_t, double>> scalars_of_;  // (group, step) of each of scalars_
+  std::vector<Prepared> prepared_;        // of each of scalars_
+  std::vector<std::int32_t> scalars_of_;  // of each of active_: its index there, or -1 on a device
+  std::vector<StepScalars> own_scalars_;  // of each of items_, where the optimizer has two phases
+  std::vector<Measured<double>> sums_;    // likewise
   std::vector<pybind11::object> substitutes_;
   std::size_t recheck_ = 0;
   // of the last one

@@ -62,8 +62,7 @@ void TensorTable::add_cuda_item(std::size_t n, const StepItem& item) {
   }
   CudaStepItem out;
   out.tensor = item;
-  out.counter = hot.counter;
-  out.wide_counter = hot.wide != 0;
+  out.scalars = hot.scalars;
   out.group = static_cast<std::int32_t>(device.groups.size() - 1);
   device.items.push_back(out);
 }
@@ -72,9 +71,8 @@ void TensorTable::add_cuda_item(std::size_t n, const StepItem& item) {
 // the host cannot, as the device may have skipped it.
 void TensorTable::look_up_count(std::size_t n) {
   Hot& hot = hot_[n];
-  owned_[n].count = owner().attr("_count_of")(owned_[n].param, hot.first != 0);
-  hot.counter =
-      static_cast<float*>(scalar_address(owned_[n].count, DType::kFloat32, hot.device, "TensorTable: a step count"));
+  owned_[n].count = owner().attr("_count_of")(owned_[n].param, hot.first);
+  hot.scalars.at[0] = scalar_address(owned_[n].count, DType::kFloat32, hot.device, "TensorTable: a step count");
 }
 
 }  // namespace thalweg::bindings

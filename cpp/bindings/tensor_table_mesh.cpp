@@ -15,6 +15,7 @@ namespace {
 
 // Of the places of parameters, which key stochastic rounding: above these the number of the shard stands.
 constexpr int kPlaceBits = 20;
+constexpr std::uint32_t kPlaceMask = (1u << kPlaceBits) - 1;
 
 const py::str& spec_name() {
   static const py::str* const kName = new py::str(intern("_spec"));
@@ -101,16 +102,47 @@ py::object TensorTable::local_gradient(Meshed& meshed, const py::object& grad) {
 // The sum of the squares of all gradients, each element of a sharded one counted once; without the GIL.
 double TensorTable::grad_squares(int num_threads) {
   if (norm_classes_ == 1) return grad_squares_cpu(items_.data(), items_.size(), num_threads);
-  std::vector<double> squares;
+  ClassSums squares;
   std::vector<StepItem> members;
   for (std::size_t k = 0; k < norm_classes_; ++k) {
     members.clear();
     for (const StepItem& item : items_)
       if (static_cast<std::size_t>(item.norm_class) == k) members.push_back(item);
-    squares.push_back(grad_squares_cpu(members.data(), members.size(), num_threads));
+    squares.push_back({grad_squares_cpu(members.data(), members.size(), num_threads)});
   }
+  sum_over_mesh(squares);
+  double total = 0;
+  for (const std::vector<double>& square : squares) total += square.front();
+  return total;
+}
+
+// What a two-phase optimizer measured of shards becomes what the whole tensors measure; without the GIL. Every process
+// sends numbers for all its DTensors, zeros where it has no gradient: they stand at the same places in all of them.
+void TensorTable::measure_over_mesh() {
+  ClassSums sums(norm_classes_);
+  std::vector<std::size_t> place(hot_.size(), hot_.size());  // of each parameter among its class's numbers
+  for (const Meshed& meshed : meshed_) {
+    std::vector<double>& own = sums[static_cast<std::size_t>(hot_[meshed.place].norm_class)];
+    place[meshed.place] = own.size();
+    own.resize(own.size() + 2);
+  }
+  const auto of_item = [&](std::size_t i) {
+    const std::size_t n = items_[i].place & kPlaceMask;
+    return items_[i].norm_class == 0 ? nullptr : &sums[static_cast<std::size_t>(items_[i].norm_class)][place[n]];
+  };
+  for (std::size_t i = 0; i < items_.size(); ++i)
+    if (double* const own = of_item(i)) own[0] = sums_[i].first, own[1] = sums_[i].second;
+  sum_over_mesh(sums);
+  for (std::size_t i = 0; i < items_.size(); ++i)
+    if (const double* const own = of_item(i)) sums_[i] = {own[0], own[1]};
+}
+
+// Each class's numbers but those of class 0 become their sums over the processes of that class.
+void TensorTable::sum_over_mesh(ClassSums& sums) {
   const py::gil_scoped_acquire acquire;
-  return owner().attr("_sum_squares")(squares).cast<double>();
+  const py::object total = owner().attr("_sum_over_mesh")(ClassSums(sums.begin() + 1, sums.end()));
+  const auto reduced = total.cast<ClassSums>();
+  std::copy(reduced.begin(), reduced.end(), sums.begin() + 1);
 }
 
 // A parameter on the host that this step concerns, or hot_.size(). A process without a gradient of its own takes part

@@ -10,7 +10,8 @@ namespace py = pybind11;
 namespace thalweg::bindings {
 
 bool TensorTable::keeps_state(std::size_t n) const {
-  return info_.counts_steps || options_.ema_decay >= 0 || groups_[static_cast<std::size_t>(hot_[n].group)].states > 0 ||
+  return info_.counts_steps || !info_.scalar_names.empty() || options_.ema_decay >= 0 ||
+         groups_[static_cast<std::size_t>(hot_[n].group)].states != 0 ||
          (options_.master_weights && keeps_master(view_of(hot_[n].memory).ref.dtype));
 }
 
@@ -24,7 +25,7 @@ DType TensorTable::state_dtype_for(DType param) const {
 
 void TensorTable::look_up_states(const py::dict& state) {
   std::vector<std::size_t> stateful;
-  py::list missing, counts;
+  py::list missing, masks;
   for (std::size_t n = 0; n < hot_.size(); ++n) {
     hot_[n].inner = nullptr;
     checks_[n].count = -1;
@@ -32,14 +33,14 @@ void TensorTable::look_up_states(const py::dict& state) {
     stateful.push_back(n);
     if (!is_missing(n, state)) continue;
     missing.append(owned_[n].param);
-    counts.append(groups_[static_cast<std::size_t>(hot_[n].group)].states);
-    hot_[n].first = 1;
+    masks.append(groups_[static_cast<std::size_t>(hot_[n].group)].states);
+    hot_[n].first = true;
   }
   if (!missing.empty() && capturing_)
     throw std::runtime_error(message(
         info_.name, ": the state of ", missing.size(),
         " parameters does not exist yet and cannot be created while a CUDA graph is captured; step once before"));
-  if (!missing.empty()) owner().attr("_init_states")(missing, counts);
+  if (!missing.empty()) owner().attr("_init_states")(missing, masks);
   for (const std::size_t n : stateful) look_up(n, view_of(hot_[n].memory), state);
   outer_.clear();
   Py_ssize_t position = 0;
@@ -51,12 +52,13 @@ void TensorTable::look_up_states(const py::dict& state) {
 bool TensorTable::is_missing(std::size_t n, const py::dict& state) const {
   if (!state.contains(owned_[n].param)) return true;
   const py::dict inner = state[owned_[n].param];
-  const auto wanted = static_cast<std::size_t>(groups_[static_cast<std::size_t>(hot_[n].group)].states);
-  for (std::size_t i = 0; i < wanted; ++i)
-    if (!inner.contains(state_keys_[i]) || inner[state_keys_[i]].is_none()) return true;
+  const unsigned wanted = groups_[static_cast<std::size_t>(hot_[n].group)].states;
+  for (std::size_t i = 0; i < state_keys_.size(); ++i)
+    if ((wanted >> i & 1) != 0 && (!inner.contains(state_keys_[i]) || inner[state_keys_[i]].is_none())) return true;
+  for (std::size_t k = info_.counts_steps ? 0 : 1; k < scalar_keys_.size(); ++k)
+    if (!inner.contains(scalar_keys_[k])) return true;
   if (options_.ema_decay >= 0 && !inner.contains(names().ema)) return true;
-  if (keeps_master(view_of(hot_[n].memory).ref.dtype) && !inner.contains(names().master_param)) return true;
-  return info_.counts_steps && !inner.contains("step");
+  return keeps_master(view_of(hot_[n].memory).ref.dtype) && !inner.contains(names().master_param);
 }
 
 void TensorTable::look_up(std::size_t n, const TensorView& param, const py::dict& state) {
@@ -101,9 +103,11 @@ void* TensorTable::fitting(std::size_t n, const TensorView& param, const py::str
 // Reads the states' addresses; false when one does not fit.
 bool TensorTable::fits(std::size_t n, const TensorView& param) {
   Hot& hot = hot_[n];
-  const int wanted = groups_[static_cast<std::size_t>(hot.group)].states;
-  for (int i = 0; i < wanted; ++i) {
-    hot.states[i] = fitting(n, param, state_keys_[static_cast<std::size_t>(i)], state_dtype_for(param.ref.dtype));
+  const unsigned wanted = groups_[static_cast<std::size_t>(hot.group)].states;
+  for (std::size_t i = 0; i < state_keys_.size(); ++i) {
+    hot.states[i] = nullptr;
+    if ((wanted >> i & 1) == 0) continue;
+    hot.states[i] = fitting(n, param, state_keys_[i], state_dtype_for(param.ref.dtype));
     if (hot.states[i] == nullptr) return false;
   }
   const bool wide = param.ref.dtype == DType::kFloat64;
@@ -112,15 +116,22 @@ bool TensorTable::fits(std::size_t n, const TensorView& param) {
   const bool averages = options_.ema_decay >= 0;
   hot.ema = averages ? fitting(n, param, names().ema, wide ? DType::kFloat64 : DType::kFloat32) : nullptr;
   if (averages && hot.ema == nullptr) return false;
-  if (info_.counts_steps) {
-    PyObject* value = PyDict_GetItemString(hot.inner, "step");
+  return scalars_fit(n, param.ref.device);
+}
+
+// Reads the addresses of the 0-d states; false when one of them is not a number on this device.
+bool TensorTable::scalars_fit(std::size_t n, std::int32_t device) {
+  Hot& hot = hot_[n];
+  hot.scalars.wide = 0;
+  for (std::size_t k = info_.counts_steps ? 0 : 1; k < scalar_keys_.size(); ++k) {  // 0 may be what _count_of gave
+    PyObject* value = PyDict_GetItemWithError(hot.inner, scalar_keys_[k].ptr());
     if (value == nullptr || !is_tensor(value)) return false;
-    const TensorView counter = view_of(value);
-    hot.wide = counter.ref.dtype == DType::kFloat64 ? 1 : 0;
-    const bool floating = counter.ref.dtype == DType::kFloat32 || hot.wide != 0;
-    if (!counter.supported || !floating || counter.ref.numel != 1 || counter.ref.device != param.ref.device)
-      return false;
-    hot.counter = counter.ref.data;
+    const TensorView scalar = view_of(memory_of(py::handle(value)).ptr());
+    const bool wide = scalar.ref.dtype == DType::kFloat64;
+    const bool floating = wide || scalar.ref.dtype == DType::kFloat32;
+    if (!scalar.supported || !floating || scalar.ref.numel != 1 || scalar.ref.device != device) return false;
+    hot.scalars.at[k] = scalar.ref.data;
+    if (wide) hot.scalars.wide = static_cast<std::uint8_t>(hot.scalars.wide | 1u << k);
   }
   return true;
 }

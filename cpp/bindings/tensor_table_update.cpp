@@ -75,7 +75,7 @@ void TensorTable::update_devices() {
 
 // The host's part of a step, without the GIL; false when it is skipped.
 bool TensorTable::update_host(int num_threads, const StepControl& control, std::int64_t schedule_step) {
-  if (items_.empty() && !(control.needs_norm && spans_mesh())) return true;
+  if (items_.empty() && !(spans_mesh() && (control.needs_norm || info_.two_phase))) return true;
   const py::gil_scoped_release release;
   const double squares = control.needs_norm ? grad_squares(num_threads) : 0.0;
   const StepVerdict verdict = judge(control, squares, schedule_step);
@@ -86,14 +86,23 @@ bool TensorTable::update_host(int num_threads, const StepControl& control, std::
         if (item.numel > 0) std::memset(item.grad, 0, static_cast<std::size_t>(item.numel * size_of(item.grad_dtype)));
     return false;
   }
-  step_cpu(optimizer_, items_.data(), items_.size(), scalars_.data(), verdict, num_threads);
+  if (!info_.two_phase) {
+    step_cpu(optimizer_, items_.data(), items_.size(), scalars_.data(), verdict, num_threads);
+    return true;
+  }
+  sums_.resize(items_.size());
+  own_scalars_.resize(items_.size());
+  measure_cpu(optimizer_, items_.data(), items_.size(), scalars_.data(), verdict, num_threads, sums_.data());
+  if (spans_mesh()) measure_over_mesh();
+  adapt(optimizer_, items_.data(), items_.size(), scalars_.data(), sums_.data(), own_scalars_.data());
+  step_cpu(optimizer_, items_.data(), items_.size(), own_scalars_.data(), verdict, num_threads);
   return true;
 }
 
 void TensorTable::forget_new_states() {
   py::list params;
   for (std::size_t n = 0; n < hot_.size(); ++n)
-    if (std::exchange(hot_[n].first, std::int16_t{0}) != 0) params.append(owned_[n].param);
+    if (std::exchange(hot_[n].first, false)) params.append(owned_[n].param);
   if (!params.empty()) owner().attr("_forget_states")(params);
   grads_.clear();
 }
@@ -136,14 +145,14 @@ void TensorTable::write_next_lr(const py::dict& group, std::size_t g, double val
 
 // Counters, copies back, and the version counters that tell autograd of the writes.
 void TensorTable::finish() {
-  for (const std::size_t n : active_) {
-    hot_[n].first = 0;
-    if (!info_.counts_steps || hot_[n].device >= 0) continue;
-    if (hot_[n].wide != 0) {
-      *static_cast<double*>(hot_[n].counter) += 1;
-    } else {
-      *static_cast<float*>(hot_[n].counter) += 1;
-    }
+  for (std::size_t i = 0; i < active_.size(); ++i) {
+    Hot& hot = hot_[active_[i]];
+    hot.first = false;
+    if (hot.device >= 0) continue;
+    const Prepared& done = prepared_[static_cast<std::size_t>(scalars_of_[i])];
+    if (info_.counts_steps) write_scalar(hot.scalars.at[0], (hot.scalars.wide & 1) != 0, done.step);
+    for (std::size_t k = 1; k < scalar_keys_.size(); ++k)
+      write_scalar(hot.scalars.at[k], (hot.scalars.wide >> k & 1) != 0, done.after[k - 1]);
   }
   if (listed_ != active_ || active_.empty()) {
     updated_ = py::list();

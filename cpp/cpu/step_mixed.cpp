@@ -126,35 +126,49 @@ struct Scratch {
   alignas(64) T states[kMaxStates][kBlock];
 };
 
-// Converts, updates and converts back; scratch.param is then what the parameter is worth.
+// An item whose streams are the scratch, filled with elements [at, at + n); its gradients are conditioned.
 template <class T>
-void run_converted(const SpanTable& spans, int states, const StepScalars& scalars, const StepVerdict& verdict,
-                   const StepItem& item, std::int64_t at, std::int64_t n, Scratch<T>& scratch) {
+StepItem load_block(const StepVerdict& verdict, const StepItem& item, std::int64_t at, std::int64_t n,
+                    Scratch<T>& scratch) {
   const bool has_master = item.master != nullptr;
-  const Loops<T>& own = loops<T>(has_master ? DType::kFloat32 : item.dtype);
-  own.widen(scratch.param, has_master ? item.master : item.param, at, n);
+  loops<T>(has_master ? DType::kFloat32 : item.dtype)
+      .widen(scratch.param, has_master ? item.master : item.param, at, n);
   loops<T>(item.grad_dtype)
       .grad(scratch.grad, item.grad, at, n, static_cast<T>(verdict.grad_scale), static_cast<T>(verdict.grad_limit));
-  StepVerdict done = verdict;
-  done.grad_scale = 1;
   StepItem inner;
   inner.param = scratch.param;
   inner.grad = scratch.grad;
-  for (int k = 0; k < states; ++k) {
+  for (int k = 0; k < kMaxStates; ++k) {
     if (item.states[k] == nullptr) continue;
     loops<T>(item.state_dtype).widen(scratch.states[k], item.states[k], at, n);
     inner.states[k] = scratch.states[k];
   }
-  spans[sizeof(T) == 8][item.variant](scalars, done, inner, 0, n);
-  for (int k = 0; k < states; ++k)
+  return inner;
+}
+
+// What the plain loops see of a step whose gradients are conditioned already.
+StepVerdict without_scale(const StepVerdict& verdict) {
+  StepVerdict done = verdict;
+  done.grad_scale = 1;
+  return done;
+}
+
+// Converts, updates and converts back; scratch.param is then what the parameter is worth.
+template <class T>
+void run_converted(const SpanTable& spans, const StepScalars& scalars, const StepVerdict& verdict, const StepItem& item,
+                   std::int64_t at, std::int64_t n, Scratch<T>& scratch) {
+  const bool has_master = item.master != nullptr;
+  const StepItem inner = load_block<T>(verdict, item, at, n, scratch);
+  spans.update[sizeof(T) == 8][item.variant](scalars, without_scale(verdict), inner, 0, n);
+  for (int k = 0; k < kMaxStates; ++k)
     if (item.states[k] != nullptr) loops<T>(item.state_dtype).narrow(item.states[k], scratch.states[k], at, n);
-  if (has_master) own.narrow(item.master, scratch.param, at, n);
+  if (has_master) loops<T>(DType::kFloat32).narrow(item.master, scratch.param, at, n);
   if (item.stochastic) {
     round_by_chance(verdict, item, scratch.param, at, n);
   } else {
     loops<T>(item.dtype).narrow(item.param, scratch.param, at, n);
   }
-  if (!has_master && item.ema != nullptr) own.widen(scratch.param, item.param, at, n);
+  if (!has_master && item.ema != nullptr) loops<T>(item.dtype).widen(scratch.param, item.param, at, n);
 }
 
 // The average is read after the other streams of a block; its memory is asked for before them.
@@ -165,17 +179,17 @@ void prefetch_average(const StepItem& item, std::int64_t at, std::int64_t n) {
 }
 
 template <class T>
-void run_blocks(const SpanTable& spans, int states, const StepScalars& scalars, const StepVerdict& verdict,
-                const StepItem& item, std::int64_t begin, std::int64_t end) {
+void run_blocks(const SpanTable& spans, const StepScalars& scalars, const StepVerdict& verdict, const StepItem& item,
+                std::int64_t begin, std::int64_t end) {
   Scratch<T> scratch;
   const bool plain = is_plain(item) && verdict.grad_limit == INFINITY;
   for (std::int64_t at = begin; at < end; at += kBlock) {
     const std::int64_t n = std::min(end - at, kBlock);
     prefetch_average(item, at, n);
     if (plain) {
-      spans[sizeof(T) == 8][item.variant](scalars, verdict, item, at, at + n);
+      spans.update[sizeof(T) == 8][item.variant](scalars, verdict, item, at, at + n);
     } else {
-      run_converted<T>(spans, states, scalars, verdict, item, at, n, scratch);
+      run_converted<T>(spans, scalars, verdict, item, at, n, scratch);
     }
     if (item.ema != nullptr) {
       const T* values = plain ? static_cast<const T*>(item.param) + at : scratch.param;
@@ -186,12 +200,31 @@ void run_blocks(const SpanTable& spans, int states, const StepScalars& scalars, 
   }
 }
 
+template <class T>
+void measure_blocks(const SpanTable& spans, const StepScalars& scalars, const StepVerdict& verdict,
+                    const StepItem& item, std::int64_t begin, std::int64_t end, double* first, double* second) {
+  Scratch<T> scratch;
+  for (std::int64_t at = begin; at < end; at += kBlock) {
+    const std::int64_t n = std::min(end - at, kBlock);
+    const StepItem inner = load_block<T>(verdict, item, at, n, scratch);
+    spans.measure[sizeof(T) == 8][item.variant](scalars, without_scale(verdict), inner, 0, n, first + (at - begin),
+                                                second + (at - begin));
+  }
+}
+
 }  // namespace
 
-void run_item(const SpanTable& spans, int states, const StepScalars& scalars, const StepVerdict& verdict,
-              const StepItem& item, std::int64_t begin, std::int64_t end) {
-  if (item.dtype == DType::kFloat64) return run_blocks<double>(spans, states, scalars, verdict, item, begin, end);
-  run_blocks<float>(spans, states, scalars, verdict, item, begin, end);
+void run_item(const SpanTable& spans, const StepScalars& scalars, const StepVerdict& verdict, const StepItem& item,
+              std::int64_t begin, std::int64_t end) {
+  if (item.dtype == DType::kFloat64) return run_blocks<double>(spans, scalars, verdict, item, begin, end);
+  run_blocks<float>(spans, scalars, verdict, item, begin, end);
+}
+
+void measure_item(const SpanTable& spans, const StepScalars& scalars, const StepVerdict& verdict, const StepItem& item,
+                  std::int64_t begin, std::int64_t end, double* first, double* second) {
+  if (item.dtype == DType::kFloat64)
+    return measure_blocks<double>(spans, scalars, verdict, item, begin, end, first, second);
+  measure_blocks<float>(spans, scalars, verdict, item, begin, end, first, second);
 }
 
 }  // namespace thalweg

@@ -1,7 +1,6 @@
 // The plain loops of the CPU steps: from a functor to one loop body per variant, compute type and instruction set.
 #pragma once
 
-#include <array>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -17,61 +16,122 @@ namespace thalweg {
 // that costs small tensors a tenth, and step_mixed.cpp has done it before where it is wanted.
 using SpanFn = void (*)(const StepScalars& scalars, const StepVerdict& verdict, const StepItem& item,
                         std::int64_t begin, std::int64_t end);
+// Adds the squares of what Op::measure says of them to one lane per element: [end - begin] each.
+using MeasureFn = void (*)(const StepScalars& scalars, const StepVerdict& verdict, const StepItem& item,
+                           std::int64_t begin, std::int64_t end, double* first, double* second);
 
 constexpr int kMaxVariants = 4;
-using SpanTable = SpanFn[2][kMaxVariants];  // [0 float, 1 double][variant]
+struct SpanTable {
+  SpanFn update[2][kMaxVariants] = {};      // [0 float, 1 double][variant]
+  MeasureFn measure[2][kMaxVariants] = {};  // null where the optimizer has one phase
+};
+
+template <class Op, class T>
+THALWEG_HD typename Op::template Scalars<T> constants_of(const StepScalars& scalars) {
+  typename Op::template Scalars<T> out;
+  if constexpr (sizeof(T) == 4) {
+    std::memcpy(&out, scalars.f32, sizeof(out));
+  } else {
+    std::memcpy(&out, scalars.f64, sizeof(out));
+  }
+  return out;
+}
+
+// The streams of one item; those of states that the variant does not keep are null and never touched.
+template <class Op, int V, class T>
+struct Streams {
+  static constexpr bool keeps(int state) { return (Op::states(V) >> state & 1) != 0; }
+
+  T* __restrict p;
+  const T* __restrict g;
+  T* __restrict s0;
+  T* __restrict s1;
+  T* __restrict s2;
+  T* __restrict s3;
+
+  explicit THALWEG_HD Streams(const StepItem& item)
+      : p(static_cast<T*>(item.param)),
+        g(static_cast<const T*>(item.grad)),
+        s0(static_cast<T*>(keeps(0) ? item.states[0] : nullptr)),
+        s1(static_cast<T*>(keeps(1) ? item.states[1] : nullptr)),
+        s2(static_cast<T*>(keeps(2) ? item.states[2] : nullptr)),
+        s3(static_cast<T*>(keeps(3) ? item.states[3] : nullptr)) {}
+};
 
 template <class Op, int V, class T>
 THALWEG_HD void span_body(const StepScalars& scalars, const StepVerdict& verdict, const StepItem& item,
                           std::int64_t begin, std::int64_t end) {
-  constexpr int kStates = Op::state_count(V);
-  typename Op::template Scalars<T> c;
-  if constexpr (sizeof(T) == 4) {
-    std::memcpy(&c, scalars.f32, sizeof(c));
-  } else {
-    std::memcpy(&c, scalars.f64, sizeof(c));
-  }
+  static_assert(kMaxStates == 4, "write the streams out");
+  using In = Streams<Op, V, T>;
+  const auto c = constants_of<Op, T>(scalars);
   const T scale = static_cast<T>(verdict.grad_scale);
-  T* __restrict p = static_cast<T*>(item.param);
-  const T* __restrict g = static_cast<const T*>(item.grad);
-  T* __restrict s0 = static_cast<T*>(kStates > 0 ? item.states[0] : nullptr);
-  T* __restrict s1 = static_cast<T*>(kStates > 1 ? item.states[1] : nullptr);
-  T* __restrict s2 = static_cast<T*>(kStates > 2 ? item.states[2] : nullptr);
+  const In in(item);
+  T* __restrict p = in.p;
+  const T* __restrict g = in.g;
+  T* __restrict s0 = in.s0, * __restrict s1 = in.s1, * __restrict s2 = in.s2, * __restrict s3 = in.s3;
 #pragma GCC ivdep
   for (std::int64_t i = begin; i < end; ++i) {
-    T s[kMaxStates] = {kStates > 0 ? s0[i] : T(0), kStates > 1 ? s1[i] : T(0), kStates > 2 ? s2[i] : T(0)};
+    T s[kMaxStates] = {In::keeps(0) ? s0[i] : T(0), In::keeps(1) ? s1[i] : T(0), In::keeps(2) ? s2[i] : T(0),
+                       In::keeps(3) ? s3[i] : T(0)};
     T value = p[i];
     Op::template update<V>(c, value, g[i] * scale, s);
     p[i] = value;
-    if constexpr (kStates > 0) s0[i] = s[0];
-    if constexpr (kStates > 1) s1[i] = s[1];
-    if constexpr (kStates > 2) s2[i] = s[2];
+    if constexpr (In::keeps(0)) s0[i] = s[0];
+    if constexpr (In::keeps(1)) s1[i] = s[1];
+    if constexpr (In::keeps(2)) s2[i] = s[2];
+    if constexpr (In::keeps(3)) s3[i] = s[3];
   }
 }
 
 template <class Op, int V, class T>
-void span_base(const StepScalars& c, const StepVerdict& v, const StepItem& item, std::int64_t begin, std::int64_t end) {
-  span_body<Op, V, T>(c, v, item, begin, end);
+THALWEG_HD void measure_body(const StepScalars& scalars, const StepVerdict& verdict, const StepItem& item,
+                             std::int64_t begin, std::int64_t end, double* __restrict first,
+                             double* __restrict second) {
+  using In = Streams<Op, V, T>;
+  const auto c = constants_of<Op, T>(scalars);
+  const T scale = static_cast<T>(verdict.grad_scale);
+  const In in(item);
+#pragma GCC ivdep
+  for (std::int64_t i = begin; i < end; ++i) {
+    T s[kMaxStates] = {In::keeps(0) ? in.s0[i] : T(0), In::keeps(1) ? in.s1[i] : T(0), In::keeps(2) ? in.s2[i] : T(0),
+                       In::keeps(3) ? in.s3[i] : T(0)};
+    const Measured<T> found = Op::template measure<V>(c, in.p[i], in.g[i] * scale, s);
+    const double a = static_cast<double>(found.first), b = static_cast<double>(found.second);
+    first[i - begin] += a * a;
+    second[i - begin] += b * b;
+  }
 }
+
+#define THALWEG_SPANS(suffix, target)                                                                                \
+  template <class Op, int V, class T>                                                                                \
+  target void span_##suffix(const StepScalars& c, const StepVerdict& v, const StepItem& item, std::int64_t begin,    \
+                            std::int64_t end) {                                                                      \
+    span_body<Op, V, T>(c, v, item, begin, end);                                                                     \
+  }                                                                                                                  \
+  template <class Op, int V, class T>                                                                                \
+  target void measure_##suffix(const StepScalars& c, const StepVerdict& v, const StepItem& item, std::int64_t begin, \
+                               std::int64_t end, double* first, double* second) {                                    \
+    measure_body<Op, V, T>(c, v, item, begin, end, first, second);                                                   \
+  }                                                                                                                  \
+  template <class Op, int V>                                                                                         \
+  void fill_##suffix(SpanTable& table) {                                                                             \
+    table.update[0][V] = &span_##suffix<Op, V, float>, table.update[1][V] = &span_##suffix<Op, V, double>;           \
+    if constexpr (Op::kTwoPhase)                                                                                     \
+      table.measure[0][V] = &measure_##suffix<Op, V, float>, table.measure[1][V] = &measure_##suffix<Op, V, double>; \
+  }
+
+THALWEG_SPANS(base, )
 #if THALWEG_HAS_X86_ISA
-template <class Op, int V, class T>
-THALWEG_TARGET_AVX2 void span_avx2(const StepScalars& c, const StepVerdict& v, const StepItem& item, std::int64_t begin,
-                                   std::int64_t end) {
-  span_body<Op, V, T>(c, v, item, begin, end);
-}
-template <class Op, int V, class T>
-THALWEG_TARGET_AVX512 void span_avx512(const StepScalars& c, const StepVerdict& v, const StepItem& item,
-                                       std::int64_t begin, std::int64_t end) {
-  span_body<Op, V, T>(c, v, item, begin, end);
-}
+THALWEG_SPANS(avx2, THALWEG_TARGET_AVX2)
+THALWEG_SPANS(avx512, THALWEG_TARGET_AVX512)
 #endif
 
 template <class Op, int V>
 void fill_variant(SpanTable* tables) {
-  tables[0][0][V] = &span_base<Op, V, float>, tables[0][1][V] = &span_base<Op, V, double>;
+  fill_base<Op, V>(tables[0]);
 #if THALWEG_HAS_X86_ISA
-  tables[1][0][V] = &span_avx2<Op, V, float>, tables[1][1][V] = &span_avx2<Op, V, double>;
-  tables[2][0][V] = &span_avx512<Op, V, float>, tables[2][1][V] = &span_avx512<Op, V, double>;
+  fill_avx2<Op, V>(tables[1]);
+  fill_avx512<Op, V>(tables[2]);
 #endif
 }
 
@@ -87,7 +147,10 @@ inline bool is_bare(const StepItem& item, const StepVerdict& verdict) {
 }
 
 // Elements [begin, end) of any item: other types in memory, master weights, moving average, zeroing (step_mixed.cpp).
-void run_item(const SpanTable& spans, int states, const StepScalars& scalars, const StepVerdict& verdict,
-              const StepItem& item, std::int64_t begin, std::int64_t end);
+void run_item(const SpanTable& spans, const StepScalars& scalars, const StepVerdict& verdict, const StepItem& item,
+              std::int64_t begin, std::int64_t end);
+// The same for a MeasureFn: of elements whose gradients must be clipped by value, or that lie in other types in memory.
+void measure_item(const SpanTable& spans, const StepScalars& scalars, const StepVerdict& verdict, const StepItem& item,
+                  std::int64_t begin, std::int64_t end, double* first, double* second);
 
 }  // namespace thalweg

@@ -7,13 +7,28 @@
 #include <utility>
 #include <vector>
 
+#include "optimizer.cuh"
 #include "runtime.cuh"
 #include "step_image.hpp"
 #include "step_tables.cuh"
+#include "thalweg/optimizers/registry.hpp"
 #include "thalweg/step.hpp"
 #include "upload.cuh"
 
 namespace thalweg {
+namespace {
+
+// Calls visit with the kernels of an optimizer, as a type.
+template <class Visit>
+void with_kernels(int optimizer, const Visit& visit) {
+  for_each_optimizer(
+      [&](auto op, int index) {
+        if (index == optimizer) visit(cuda::Kernels<decltype(op)>{});
+      },
+      OptimizerList{});
+}
+
+}  // namespace
 
 struct CudaStep::Impl {
   int optimizer = 0;
@@ -24,8 +39,11 @@ struct CudaStep::Impl {
 
   void run(const cuda::StepTable& table, const StepControl& control, void* stream) const {
     if (control.needs_norm) cuda::launch_norm(table, stream);
-    cuda::launch_tick(optimizer, table, control, stream);
-    cuda::launch_update(optimizer, table, stream);
+    with_kernels(optimizer, [&](auto kernels) {
+      kernels.tick(table, control, stream);
+      kernels.measure(table, stream);
+      kernels.update(table, stream);
+    });
   }
 
   // Whatever fails leaves an image that fits nothing: the next step begins anew.
@@ -51,8 +69,7 @@ CudaStep::CudaStep(int optimizer, int device) : impl_(std::make_unique<Impl>()) 
   cuda::require_device(device);
   const cuda::DeviceGuard guard(device);
   cuda::load_norm();
-  cuda::load_tick(optimizer);
-  cuda::load_update(optimizer);
+  with_kernels(optimizer, [](auto kernels) { kernels.load(); });
   impl_->optimizer = optimizer;
   impl_->device = device;
 }
@@ -110,7 +127,11 @@ void step_cuda(int optimizer, int device, const StepItem* items, std::size_t cou
   clock.reserve(sizeof(std::int64_t));
   cuda::copy_now(buffer.data(), image.data(), layout.uploaded);
   cuda::copy_now(buffer.data() + layout.scalars, written.data(), written.size());
-  cuda::launch_update(optimizer, image.table_at(buffer.data(), reinterpret_cast<std::int64_t*>(clock.data())), stream);
+  const cuda::StepTable table = image.table_at(buffer.data(), reinterpret_cast<std::int64_t*>(clock.data()));
+  with_kernels(optimizer, [&](auto kernels) {
+    kernels.measure(table, stream);
+    kernels.update(table, stream);
+  });
   cuda::check(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "an update");
 }
 

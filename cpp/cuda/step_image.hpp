@@ -20,23 +20,24 @@ struct StepLayout {
 inline std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 inline ChunkClass class_of(const StepItem& item) {
-  const bool wide = item.dtype == DType::kFloat64;
-  if (!is_plain(item)) return wide ? kMixed64 : kMixed32;
-  if (item.ema != nullptr || item.grad_write != GradWrite::kKeep) return wide ? kExtra64 : kExtra32;
-  return wide ? kPlain64 : kPlain32;
+  if (item.dtype == DType::kFloat64) return kMixed64;
+  if (!is_plain(item)) return kMixed32;
+  return item.ema != nullptr || item.grad_write != GradWrite::kKeep ? kExtra32 : kPlain32;
 }
 
 inline std::size_t chunks_of(const StepItem& item) {
   return static_cast<std::size_t>((item.numel + kChunk - 1) / kChunk);
 }
 
-inline DeviceItem device_item(const CudaStepItem& from) {
+inline DeviceItem device_item(const CudaStepItem& from, std::int64_t first_part) {
   DeviceItem item{};
   item.param = from.tensor.param;
   std::copy(std::begin(from.tensor.states), std::end(from.tensor.states), std::begin(item.states));
   item.master = from.tensor.master;
   item.ema = from.tensor.ema;
-  item.counter = from.counter;
+  std::copy(std::begin(from.scalars.at), std::end(from.scalars.at), std::begin(item.scalars));
+  item.wide_scalars = from.scalars.wide;
+  item.first_part = first_part;
   item.numel = from.tensor.numel;
   item.group = from.group;
   item.place = from.tensor.place;
@@ -45,7 +46,6 @@ inline DeviceItem device_item(const CudaStepItem& from) {
   item.grad_dtype = static_cast<std::int8_t>(from.tensor.grad_dtype);
   item.state_dtype = static_cast<std::int8_t>(from.tensor.state_dtype);
   item.ema_dtype = static_cast<std::int8_t>(from.tensor.ema_dtype);
-  item.wide_counter = from.wide_counter ? 1 : 0;
   item.grad_write = from.tensor.grad_write;
   item.stochastic = from.tensor.stochastic ? 1 : 0;
   return item;
@@ -60,7 +60,11 @@ class StepImage {
   void build(const CudaStepItem* items, std::size_t count, const StepGroup* groups, std::size_t group_count) {
     lay_out(items, count, groups, group_count);
     bytes_.assign(layout_.uploaded, 0);
-    for (std::size_t i = 0; i < count; ++i) put(layout_.items, i, device_item(items[i]));
+    std::int64_t parts = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      put(layout_.items, i, device_item(items[i], parts));
+      parts += static_cast<std::int64_t>(chunks_of(items[i].tensor));
+    }
     write_chunks(items, count);
     for (std::size_t i = 0; i < count; ++i) put(layout_.grads, i, items[i].tensor.grad);
     plans_.clear();
@@ -84,8 +88,10 @@ class StepImage {
     for (std::size_t g = 0; g < group_count; ++g)
       for (std::size_t k = 0; k < kMaxPlans; ++k)
         if (groups[g].plans[k].words != plans_[g * kMaxPlans + k]) return false;
+    std::int64_t parts = 0;
     for (std::size_t i = 0; i < count; ++i) {
-      const DeviceItem item = device_item(items[i]);
+      const DeviceItem item = device_item(items[i], parts);
+      parts += static_cast<std::int64_t>(chunks_of(items[i].tensor));
       if (std::memcmp(&item, bytes_.data() + layout_.items + i * sizeof(item), sizeof(item)) != 0) return false;
     }
     return true;
@@ -176,7 +182,7 @@ class StepImage {
     out.grads = out.chunks + aligned(out.chunk_count * sizeof(DeviceChunk));
     out.uploaded = out.grads + aligned(count * sizeof(void*));
     out.parts = out.uploaded;
-    out.scalars = out.parts + aligned(out.chunk_count * sizeof(double));
+    out.scalars = out.parts + aligned(2 * out.chunk_count * sizeof(double));
     out.verdict = out.scalars + aligned(count * kScalarBytes);
     out.bytes = out.verdict + aligned(sizeof(StepVerdict));
     layout_ = out;

@@ -13,22 +13,23 @@ constexpr std::int64_t kChunk = kNormChunk;  // elements that one block norms an
 constexpr std::int64_t kEmaWeights = kMaxScalars * 8;  // their offset, bytes
 constexpr std::int64_t kScalarBytes = kEmaWeights + 16;
 
-// Which kernel updates a tensor: in memory as computed, the same with a moving average or zeroed gradients, or
-// converted; computed in float32 or float64.
-enum ChunkClass { kPlain32, kPlain64, kExtra32, kExtra64, kMixed32, kMixed64, kNumChunkClasses };
+// Which kernel updates a tensor: in memory as computed, in float32; the same with a moving average or written
+// gradients; any other, computed in float32 or float64.
+enum ChunkClass { kPlain32, kExtra32, kMixed32, kMixed64, kNumChunkClasses };
 
 struct DeviceItem {
   void* param;
   void* states[kMaxStates];
-  void* master;        // or null
-  void* ema;           // or null
-  void* counter;       // steps done, or null
-  std::int64_t numel;  // elements
+  void* master;                         // or null
+  void* ema;                            // or null
+  void* scalars[1 + kMaxScalarStates];  // ScalarStates
+  std::int64_t numel;                   // elements
+  std::int64_t first_part;              // of its chunks, in the order of additions
   std::int32_t group;
   std::uint32_t place;
   std::int16_t variant;
   std::int8_t dtype, grad_dtype, state_dtype, ema_dtype;  // DType
-  std::int8_t wide_counter;                               // float64 instead of float32
+  std::uint8_t wide_scalars;                              // ScalarStates
   GradWrite grad_write;
   std::int8_t stochastic;
   std::int8_t unused[7];  // compared byte by byte
@@ -57,7 +58,7 @@ struct StepTable {
   const DeviceItem* items;
   const DeviceChunk* chunks;  // in the order of their classes
   void* const* grads;         // [item_count]
-  double* parts;              // [chunk_count] sums of squares
+  double* parts;              // [2 chunk_count] sums of squares: one per chunk, or two where tensors are measured
   char* scalars;              // [item_count] blocks of kScalarBytes
   StepVerdict* verdict;
   std::int64_t* clock;  // updates done, as the schedules count them; outlives the table
@@ -66,14 +67,8 @@ struct StepTable {
   std::int64_t class_begin[kNumChunkClasses + 1];  // where the chunks of each class begin and end
 };
 
-// Bring the kernels' code to the current device.
+// The norm kernel (norm.cu); the others belong to their optimizer (optimizer.cuh).
 void load_norm();
-void load_tick(int optimizer);
-void load_update(int optimizer);
-
-// One launch each, on `stream`.
 void launch_norm(const StepTable& table, void* stream);
-void launch_tick(int optimizer, const StepTable& table, const StepControl& control, void* stream);
-void launch_update(int optimizer, const StepTable& table, void* stream);  // one per class of chunks, normally one
 
 }  // namespace thalweg::cuda

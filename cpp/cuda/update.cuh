@@ -4,7 +4,6 @@
 
 #include "runtime.cuh"
 #include "step_tables.cuh"
-#include "thalweg/optimizers/registry.hpp"
 #include "thalweg/step_elements.hpp"
 
 namespace thalweg::cuda {
@@ -29,6 +28,12 @@ __device__ Constants<Op, T> constants_of(const StepTable& table, std::int32_t it
   out.keep = average[0];
   out.take = average[1];
   return out;
+}
+
+// Whether variant V keeps state k.
+template <class Op, int V>
+__device__ constexpr bool keeps(int k) {
+  return (Op::states(V) >> k & 1) != 0;
 }
 
 // The part of a tensor that a block updates.
@@ -92,9 +97,5 @@ bool launch_class(Kernel* kernel, const StepTable& table, ChunkClass chunks, boo
   launch("the update kernel", kernel, blocks, kThreads, stream, table, share);
   return true;
 }
-
-// The kernels of update_mixed.cu.
-void load_update_mixed(int optimizer);
-bool launch_update_mixed(int optimizer, const StepTable& table, void* stream);  // true when there were any
 
 }  // namespace thalweg::cuda

@@ -21,14 +21,16 @@ struct OptimizerInfo {
   std::string name;
   std::vector<std::string> hyper_names;
   std::vector<std::string> state_names;
+  std::vector<std::string> scalar_names;  // 0-d states beside `step`
+  std::vector<unsigned> variants;         // of each its states: bit i is state_names[i]
   bool counts_steps = false;
+  bool two_phase = false;
 };
 
 const std::vector<OptimizerInfo>& optimizers();
 int optimizer_index(const std::string& name);  // throws std::invalid_argument for an unknown name
 
 int variant_of(int optimizer, const double* hyper);  // hyper: [hyper_names.size()]
-int state_count(int optimizer, int variant);
 
 // Per-step constants of one group at one step count, in both compute types.
 struct StepScalars {
@@ -37,7 +39,8 @@ struct StepScalars {
   double ema_keep = 1;  // weights of the moving average
   double ema_take = 0;
 };
-void prepare(int optimizer, const double* hyper, double lr, double step, StepScalars* out);
+// state: [scalar_names.size()], moved on as by the step.
+void prepare(int optimizer, const double* hyper, double lr, double step, double* state, StepScalars* out);
 
 // One tensor's share of a step. The states follow the order of OptimizerInfo::state_names. Computed in float64 where
 // the parameter is float64, otherwise in float32, whatever the types in memory.
@@ -77,6 +80,14 @@ double grad_squares_cpu(const StepItem* items, std::size_t count, int num_thread
 void step_cpu(int optimizer, const StepItem* items, std::size_t count, const StepScalars* scalars,
               const StepVerdict& verdict, int num_threads);
 
+// What two-phase optimizers do before step_cpu. First the sums over each tensor, whose bits depend neither on
+// num_threads nor on the instruction set (order of additions: step_control.hpp).
+void measure_cpu(int optimizer, const StepItem* items, std::size_t count, const StepScalars* scalars,
+                 const StepVerdict& verdict, int num_threads, Measured<double>* sums);  // sums: [count]
+// Then every item gets constants of its own, with its sums worked in. own: [count], and items refer to it afterwards.
+void adapt(int optimizer, StepItem* items, std::size_t count, const StepScalars* scalars, const Measured<double>* sums,
+           StepScalars* own);
+
 // ---- CUDA -------------------------------------------------------------------------------------------------
 
 // A schedule of one hyper-parameter; words lie in host memory.
@@ -97,17 +108,21 @@ struct StepGroup {
   DType lr_dtype = DType::kFloat32;
 };
 
-// A tensor on the device. Its states are torch's; counter is the number of steps it has done, one float there, or null
-// where the optimizer does not ask for it.
+// A tensor's 0-d states: the number of steps it has done, or null where nobody counts, and those of scalar_names.
+struct ScalarStates {
+  void* at[1 + kMaxScalarStates] = {};
+  std::uint8_t wide = 0;  // bit i: at[i] is float64, otherwise float32
+};
+
+// A tensor on the device. Its states are torch's.
 struct CudaStepItem {
   StepItem tensor;  // `scalars` is not used
-  void* counter = nullptr;
+  ScalarStates scalars;
   std::int32_t group = 0;
-  bool wide_counter = false;  // the counter is float64
 };
 
 // The steps of one optimizer on one device: its tables of addresses there and up to three launches per step (norm,
-// tick, update). Nothing here waits for the device.
+// tick, update), two more where norms of each tensor are taken. Nothing here waits for the device.
 class CudaStep {
  public:
   CudaStep(int optimizer, int device);  // throws CudaError where the device cannot run this build's kernels

@@ -109,12 +109,12 @@ class MeshRequests(Optimizer):
             return value.redistribute(param.device_mesh, param.placements)  # type: ignore[no-any-return]
         return value  # type: ignore[no-any-return]
 
-    def _sum_squares(self, squares: list[float]) -> float:
-        """Sum over all classes and, of each, its processes: the same number in every process of a mesh."""
-        total = squares[0]
-        for square, (groups, _, device) in zip(squares[1:], self._mesh_classes.values(), strict=False):
-            total += float(_all_reduce(torch.tensor(square, dtype=torch.float64, device=device), groups))
-        return total
+    def _sum_over_mesh(self, numbers: list[list[float]]) -> list[list[float]]:
+        """Of each class but 0 the sums of its numbers over its processes: the same in all of them."""
+        return [
+            _all_reduce(torch.tensor(own, dtype=torch.float64, device=device), groups).tolist()
+            for own, (groups, _, device) in zip(numbers, self._mesh_classes.values(), strict=False)
+        ]
 
     def _found_anywhere(self, found_inf: Tensor) -> Tensor:
         """What a GradScaler found in any process: torch's looks at the mesh of the first gradient alone."""

@@ -41,34 +41,57 @@ class CoreRequests(MeshRequests):
     _graphed: list[list[Any]]  # what captured steps write to
     _found_inf_out: Tensor | None  # where a GradScaler wants to read whether the step was skipped
 
-    def _init_states(self, params: list[Tensor], counts: list[int]) -> None:
-        """Create the missing ones of the first `count` state tensors of each parameter, as torch would.
+    def _initial(self, name: str, param: Tensor, group: dict[str, Any]) -> float | Tensor:
+        """What a state starts from, for subclasses: a number fills it, a tensor is copied."""
+        return 0.0
 
-        The `step` counters of a device are views of one tensor: a step then reads and writes them side by side.
+    def _init_states(self, params: list[Tensor], masks: list[int]) -> None:
+        """Create the missing ones of the states that each mask names, and the 0-d ones, as torch would.
+
+        The 0-d states of one name on a device are views of one tensor: a step then reads and writes them side by side.
         """
-        info = REGISTRY[self.core_name]
+        groups = self._groups_of(params)
         created: list[tuple[Tensor, str]] = []
         try:
-            counters = _packed_counters(params)
-            for param, count, counter in zip(params, counts, counters, strict=True):
+            for name in self._scalar_names():
+                missing = [p for p in params if name not in self.state[p]]
+                starts = [float(self._initial(name, p, groups[p])) for p in missing]
+                for param, value in zip(missing, _packed(missing, starts, self._scalar_dtype(name)), strict=True):
+                    self.state[param][name] = value
+                    created.append((param, name))
+            for param, mask in zip(params, masks, strict=True):
                 state = self.state[param]
-                if info["counts_steps"] and "step" not in state:
-                    state["step"] = counter
-                    created.append((param, "step"))
-                for name in info["state_names"][:count]:
+                for name in kept_states(self.core_name, mask):
                     if state.get(name) is None:
-                        dtype = self._dtypes(param)["state"]
-                        state[name] = torch.zeros_like(param, dtype=dtype, requires_grad=False)
+                        start, dtype = self._initial(name, param, groups[param]), self._dtypes(param)["state"]
+                        state[name] = (
+                            torch.full_like(param, start, dtype=dtype, requires_grad=False)
+                            if not isinstance(start, Tensor)
+                            else _copy(start, dtype)
+                        )
                         created.append((param, name))
                 for name, dtype in self._copies(param).items():
                     if name not in state:
-                        state[name] = param.detach().to(dtype, copy=True, memory_format=torch.preserve_format)
+                        state[name] = _copy(param, dtype)
                         created.append((param, name))
         except BaseException:  # out of memory, Ctrl-C: as if nothing had been asked
             for param, name in created:
                 del self.state[param][name]
             self._drop_empty_states(params)
             raise
+
+    def _groups_of(self, params: list[Tensor]) -> dict[Tensor, dict[str, Any]]:
+        wanted = set(params)
+        return {p: group for group in self.param_groups for p in group["params"] if p in wanted}
+
+    def _scalar_names(self) -> list[str]:
+        """Names of the 0-d states."""
+        info = REGISTRY[self.core_name]
+        return (["step"] if info["counts_steps"] else []) + list(info["scalar_names"])
+
+    def _scalar_dtype(self, name: str) -> torch.dtype:
+        """Torch's type of a 0-d state; float64 for those that torch does not have, so that long sums go on growing."""
+        return scalar_dtype() if name == "step" or self.torch_class is not None else torch.float64
 
     def _dtypes(self, param: Tensor) -> dict[str, torch.dtype]:
         """Types of a parameter's state tensors, its moving average and its master weights."""
@@ -87,9 +110,9 @@ class CoreRequests(MeshRequests):
 
     def _forget_states(self, params: list[Tensor]) -> None:
         """Drop states that were created in a step which was then skipped."""
-        info = REGISTRY[self.core_name]
+        names = (*self._scalar_names(), *REGISTRY[self.core_name]["state_names"], "master_param", "ema")
         for param in params:
-            for name in ("step", *info["state_names"], "master_param", "ema"):
+            for name in names:
                 self.state[param].pop(name, None)
         self._drop_empty_states(params)
 
@@ -98,11 +121,10 @@ class CoreRequests(MeshRequests):
             if param in self.state and not self.state[param]:
                 del self.state[param]
 
-    def _adopt_state(self, param: Tensor, count: int) -> None:
+    def _adopt_state(self, param: Tensor, mask: int) -> None:
         """Bring a loaded or re-laid state into the form that the core steps: on the device and laid out as `param`."""
         state = self.state[param]
-        info = REGISTRY[self.core_name]
-        wanted = {name: self._dtypes(param)["state"] for name in info["state_names"][:count]} | self._copies(param)
+        wanted = dict.fromkeys(kept_states(self.core_name, mask), self._dtypes(param)["state"]) | self._copies(param)
         for name, dtype in wanted.items():
             value = self._as_sharded(param, name, state[name])
             if value.shape != param.shape:
@@ -111,10 +133,10 @@ class CoreRequests(MeshRequests):
                     f"{tuple(param.shape)}, got {tuple(value.shape)}; load a state_dict of the same model"
                 )
             state[name] = torch.empty_like(param, dtype=dtype, requires_grad=False).copy_(value)
-        if info["counts_steps"]:
-            step = state["step"]
-            step = step.reshape(()) if isinstance(step, Tensor) else torch.tensor(float(step))
-            state["step"] = step.to(device=param.device, dtype=scalar_dtype(), copy=True)
+        for name in self._scalar_names():
+            value = state[name]
+            value = value.reshape(()) if isinstance(value, Tensor) else torch.tensor(float(value))
+            state[name] = value.to(device=param.device, dtype=self._scalar_dtype(name), copy=True)
 
     def _count_of(self, param: Tensor, first: bool) -> Tensor:
         count = self._counts.get(param)
@@ -246,12 +268,21 @@ class CoreRequests(MeshRequests):
         return "a parameter"
 
 
-def _packed_counters(params: list[Tensor]) -> list[Tensor]:
-    """One zero per parameter on its device; those of a device are views of one tensor."""
-    numbers: dict[torch.device, int] = {}
-    for param in params:
-        numbers[param.device] = numbers.get(param.device, 0) + 1
-    views = {d: iter(torch.zeros(n, dtype=scalar_dtype(), device=d).unbind()) for d, n in numbers.items()}
+def kept_states(core_name: str, mask: int) -> list[str]:
+    """Names of the state tensors that a mask of the core has set."""
+    return [name for i, name in enumerate(REGISTRY[core_name]["state_names"]) if mask >> i & 1]
+
+
+def _copy(value: Tensor, dtype: torch.dtype) -> Tensor:
+    return value.detach().to(dtype, copy=True, memory_format=torch.preserve_format)
+
+
+def _packed(params: list[Tensor], values: list[float], dtype: torch.dtype) -> list[Tensor]:
+    """One 0-d tensor per parameter on its device; those of a device are views of one tensor."""
+    of_device: dict[torch.device, list[float]] = {}
+    for param, value in zip(params, values, strict=True):
+        of_device.setdefault(param.device, []).append(value)
+    views = {d: iter(torch.tensor(v, dtype=dtype, device=d).unbind()) for d, v in of_device.items()}
     return [next(views[param.device]) for param in params]
 
 

@@ -247,8 +247,8 @@ class ScheduledGroups(CoreRequests):
 
 
 def place_of(name: str) -> tuple[str, int | None]:
-    """Where torch keeps a hyper-parameter of the core: "beta1" is element 0 of "betas"."""
-    return ("betas", int(name[4]) - 1) if name in ("beta1", "beta2", "beta3") else (name, None)
+    """Where torch keeps a hyper-parameter of the core: "beta1" is element 0 of "betas", and so every number from 1 on."""
+    return (name[:-1] + "s", int(name[-1]) - 1) if name[-1] in "123456789" else (name, None)
 
 
 def hyper_of(group: dict[str, Any], name: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD
+from torch.optim import SGD, Adagrad
 from torch.optim.optimizer import Optimizer
 
 from ._checks import DEFAULTS
@@ -26,7 +26,7 @@ watchers: Callable[[], int] = torch._C._len_torch_dispatch_stack
 
 def why_torch_only(group: dict[str, Any]) -> str | None:
     """What makes torch do every step of an optimizer with this group; None where nothing does."""
-    if group["differentiable"]:
+    if group.get("differentiable"):
         return "differentiable=True"
     if len(set(map(id, group["params"]))) < len(group["params"]):
         return "a parameter stands twice in a group"
@@ -37,7 +37,7 @@ def why_torch(param: Tensor, torch_class: type[Optimizer] | None) -> str | None:
     """What makes torch step this parameter; None where it is the core's, or torch refuses it too."""
     if torch_class is None or param.grad is None:
         return None
-    if param.layout == torch.strided and param.grad.layout == torch.sparse_coo and torch_class is SGD:
+    if param.layout == torch.strided and param.grad.layout == torch.sparse_coo and torch_class in (SGD, Adagrad):
         return "has a sparse gradient"
     if type(param).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl:
         return f"is a {type(param).__name__}, whose operations are its own"

@@ -7,19 +7,17 @@
 namespace thalweg {
 
 template <bool kDecoupled>
-struct AdamFamily {
+struct AdamFamily : OptimizerDefaults {
   static constexpr const char* kName = kDecoupled ? "adamw" : "adam";
   static constexpr std::array<const char*, 3> kStateNames{"exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
   static constexpr std::array<const char*, 6> kHyperNames{"beta1",        "beta2",   "eps",
                                                           "weight_decay", "amsgrad", "maximize"};
-  static constexpr bool kCountsSteps = true;
   static constexpr int kVariants = 2;
   enum Variant { kPlain = 0, kAmsgrad = 1 };
 
   struct Hyper {
     double beta1, beta2, eps, weight_decay, amsgrad, maximize;
   };
-  using ScalarState = NoScalarState;
 
   template <class T>
   struct Scalars {
@@ -27,7 +25,7 @@ struct AdamFamily {
   };
 
   static constexpr int variant(const Hyper& h) { return h.amsgrad != 0 ? kAmsgrad : kPlain; }
-  static constexpr int state_count(int v) { return v == kAmsgrad ? 3 : 2; }
+  static constexpr unsigned states(int v) { return v == kAmsgrad ? 0b111 : 0b011; }
 
   // The two bias corrections are folded into step size and eps, the form that the end of section 2 of the Adam paper
   // gives: lr/(1-b1^t) m / (sqrt(v)/sqrt(1-b2^t) + eps) = step_size m / (sqrt(v) + eps sqrt(1-b2^t)); it saves a

@@ -1,9 +1,24 @@
-// The one list of optimizers. Drivers, bindings, tests, benchmarks and the README table iterate over it.
+// The one list of optimizers. Drivers, bindings, tests, benchmarks and the README table iterate over it; the build
+// makes one translation unit per entry, which is why the list stands in one statement.
 #pragma once
 
+#include <tuple>
 #include <utility>
 
+#include "adadelta.hpp"
+#include "adagrad.hpp"
 #include "adam.hpp"
+#include "adamax.hpp"
+#include "adan.hpp"
+#include "ademamix.hpp"
+#include "asgd.hpp"
+#include "lamb.hpp"
+#include "lion.hpp"
+#include "nadam.hpp"
+#include "radam.hpp"
+#include "rmsprop.hpp"
+#include "rprop.hpp"
+#include "schedule_free.hpp"
 #include "sgd.hpp"
 
 namespace thalweg {
@@ -11,9 +26,12 @@ namespace thalweg {
 template <class... Ops>
 struct TypeList {
   static constexpr int size = sizeof...(Ops);
+  template <int I>
+  using At = std::tuple_element_t<I, std::tuple<Ops...>>;
 };
 
-using OptimizerList = TypeList<Sgd, Adam, AdamW>;
+using OptimizerList = TypeList<Sgd, Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop, Rprop, Asgd, Lion,
+                               Adan, AdEMAMix, SgdScheduleFree, AdamWScheduleFree, Lamb>;
 
 // Calls visit(Op{}, index) for every optimizer in the list.
 template <class Visit, class... Ops>

@@ -7,14 +7,20 @@
 
 namespace thalweg {
 
-// Op::prepare of hyper-parameters in the order of Op::kHyperNames.
+// Op::prepare of hyper-parameters in the order of Op::kHyperNames; state: [Op::kScalarNames.size()], moved on.
 template <class Op>
-THALWEG_HD typename Op::template Scalars<double> scalars_for(const double* hyper, double lr, double step) {
+THALWEG_HD typename Op::template Scalars<double> scalars_for(const double* hyper, double lr, double step,
+                                                             double* state) {
   typename Op::Hyper values;
   static_assert(sizeof(values) == Op::kHyperNames.size() * sizeof(double), "Hyper and kHyperNames must agree");
   memcpy(&values, hyper, sizeof(values));
-  typename Op::ScalarState state;
-  return Op::prepare(values, lr, step, state);
+  typename Op::ScalarState kept;
+  constexpr std::size_t kBytes = Op::kScalarNames.size() * sizeof(double);
+  static_assert(kBytes == 0 || kBytes == sizeof(kept), "ScalarState and kScalarNames must agree");
+  memcpy(&kept, state, kBytes);
+  const typename Op::template Scalars<double> out = Op::prepare(values, lr, step, kept);
+  memcpy(state, &kept, kBytes);
+  return out;
 }
 
 // The same scalars, each rounded to T once.

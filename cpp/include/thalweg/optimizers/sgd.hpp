@@ -6,7 +6,7 @@
 
 namespace thalweg {
 
-struct Sgd {
+struct Sgd : OptimizerDefaults {
   static constexpr const char* kName = "sgd";
   static constexpr std::array<const char*, 1> kStateNames{"momentum_buffer"};
   static constexpr std::array<const char*, 5> kHyperNames{"momentum", "dampening", "weight_decay", "nesterov",
@@ -18,7 +18,6 @@ struct Sgd {
   struct Hyper {
     double momentum, dampening, weight_decay, nesterov, maximize;
   };
-  using ScalarState = NoScalarState;
 
   template <class T>
   struct Scalars {
@@ -28,7 +27,7 @@ struct Sgd {
   static constexpr int variant(const Hyper& h) {
     return h.momentum == 0 ? kPlain : h.nesterov != 0 ? kNesterov : kMomentum;
   }
-  static constexpr int state_count(int v) { return v == kPlain ? 0 : 1; }
+  static constexpr unsigned states(int v) { return v == kPlain ? 0 : 1; }
 
   // step counts from 1; the first value of the buffer is the gradient itself, without dampening.
   THALWEG_HD static Scalars<double> prepare(const Hyper& h, double lr, double step, ScalarState&) {

@@ -1,5 +1,7 @@
-// The update kernel of tensors whose types in memory differ from the computed one: 16-bit parameters, gradients and
-// states, master weights, stochastic rounding. Eight neighbours per thread and turn in accesses of 16 bytes.
+// The update kernels of all other tensors: 16-bit parameters, gradients and states, master weights, stochastic
+// rounding, eight neighbours per thread and turn in accesses of 16 bytes; float64, element by element. Device only.
+#pragma once
+
 #include "streams.cuh"
 #include "update.cuh"
 #include "walk.cuh"
@@ -79,33 +81,37 @@ __device__ void store_param(const StepVerdict& verdict, const DeviceItem& item, 
 template <class Op, int V, class T, int N>
 __device__ void update_mixed(const StepTable& table, const Constants<Op, T>& c, const DeviceItem& item, void* grad,
                              std::int64_t i) {
-  constexpr int kStates = Op::state_count(V);
   const DType param_dtype = item.master != nullptr ? DType::kFloat32 : static_cast<DType>(item.dtype);
   const DType grad_dtype = static_cast<DType>(item.grad_dtype);
   const DType state_dtype = static_cast<DType>(item.state_dtype);
   const DType ema_dtype = static_cast<DType>(item.ema_dtype);
-  Raw<T, N> raw_state[kStates > 0 ? kStates : 1], raw_ema{};
+  Raw<T, N> raw_state[kMaxStates], raw_ema{};
   const Raw<T, N> raw_param = load_raw<T, N>(param_dtype, item.master != nullptr ? item.master : item.param, i);
   const Raw<T, N> raw_grad = load_raw<T, N>(grad_dtype, grad, i);
 #pragma unroll
-  for (int k = 0; k < kStates; ++k) raw_state[k] = load_raw<T, N>(state_dtype, item.states[k], i);
+  for (int k = 0; k < kMaxStates; ++k)
+    if (keeps<Op, V>(k)) raw_state[k] = load_raw<T, N>(state_dtype, item.states[k], i);
   if (item.ema != nullptr) raw_ema = load_raw<T, N>(ema_dtype, item.ema, i);
-  T p[N], g[N], s[kStates > 0 ? kStates : 1][N], e[N];
+  T p[N], g[N], s[kMaxStates][N], e[N];
   decode<T, N>(param_dtype, raw_param, p);
   decode<T, N>(grad_dtype, raw_grad, g);
 #pragma unroll
-  for (int k = 0; k < kStates; ++k) decode<T, N>(state_dtype, raw_state[k], s[k]);
+  for (int k = 0; k < kMaxStates; ++k)
+    if (keeps<Op, V>(k)) decode<T, N>(state_dtype, raw_state[k], s[k]);
 #pragma unroll
   for (int j = 0; j < N; ++j) {
     T state[kMaxStates] = {};
 #pragma unroll
-    for (int k = 0; k < kStates; ++k) state[k] = s[k][j];
+    for (int k = 0; k < kMaxStates; ++k)
+      if (keeps<Op, V>(k)) state[k] = s[k][j];
     Op::template update<V>(c.scalars, p[j], conditioned(g[j], c.scale, c.limit), state);
 #pragma unroll
-    for (int k = 0; k < kStates; ++k) s[k][j] = state[k];
+    for (int k = 0; k < kMaxStates; ++k)
+      if (keeps<Op, V>(k)) s[k][j] = state[k];
   }
 #pragma unroll
-  for (int k = 0; k < kStates; ++k) store_values<T, N>(state_dtype, item.states[k], i, s[k]);
+  for (int k = 0; k < kMaxStates; ++k)
+    if (keeps<Op, V>(k)) store_values<T, N>(state_dtype, item.states[k], i, s[k]);
   if (item.master != nullptr) store_values<T, N>(DType::kFloat32, item.master, i, p);
   store_param<T, N>(*table.verdict, item, i, p, item.master == nullptr);
   if (item.ema != nullptr) {
@@ -142,8 +148,10 @@ struct MixedUpdate {
                    static_cast<DType>(item.grad_dtype) != DType::kFloat64 &&
                    static_cast<DType>(item.ema_dtype) != DType::kFloat64 &&
                    static_cast<DType>(item.state_dtype) != DType::kFloat64;
-      for (int k = 0; k < Op::state_count(V); ++k)
-        whole = whole && is_whole(item.states[k], static_cast<DType>(item.state_dtype), part.begin);
+#pragma unroll
+      for (int k = 0; k < kMaxStates; ++k)
+        if (keeps<Op, V>(k))
+          whole = whole && is_whole(item.states[k], static_cast<DType>(item.state_dtype), part.begin);
       if (whole) eights = part.numel / kEight;
       for (int n = t; n < eights; n += kThreads)
         update_mixed<Op, V, float, kEight>(table, c, item, grad, part.begin + n * kEight);
@@ -160,27 +168,16 @@ __global__ __launch_bounds__(kThreads, 2) void mixed_kernel(StepTable table, Sha
 
 }  // namespace
 
-void load_update_mixed(int optimizer) {
-  for_each_optimizer(
-      [&](auto op, int index) {
-        if (index != optimizer) return;
-        load(mixed_kernel<decltype(op), float>);
-        load(mixed_kernel<decltype(op), double>);
-      },
-      OptimizerList{});
+template <class Op>
+void load_update_mixed() {
+  load(mixed_kernel<Op, float>), load(mixed_kernel<Op, double>);
 }
 
-bool launch_update_mixed(int optimizer, const StepTable& table, void* stream) {
-  bool done = false;
-  for_each_optimizer(
-      [&](auto op, int index) {
-        using Op = decltype(op);
-        if (index != optimizer) return;
-        done = launch_class(mixed_kernel<Op, float>, table, kMixed32, true, false, stream);
-        done = launch_class(mixed_kernel<Op, double>, table, kMixed64, !done, false, stream) || done;
-      },
-      OptimizerList{});
-  return done;
+// True when there was anything to launch.
+template <class Op>
+bool launch_update_mixed(const StepTable& table, void* stream) {
+  const bool done = launch_class(mixed_kernel<Op, float>, table, kMixed32, true, false, stream);
+  return launch_class(mixed_kernel<Op, double>, table, kMixed64, !done, false, stream) || done;
 }
 
 }  // namespace thalweg::cuda

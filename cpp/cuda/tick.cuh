@@ -1,10 +1,10 @@
 // The tick kernel: the norm's parts become the verdict on the step, schedules their values, hyper-parameters and step
-// counts each tensor's scalars. Every block adds the parts and judges by itself, in the same order.
+// counts each tensor's scalars. Every block adds the parts and judges by itself, in the same order. Device only.
+#pragma once
+
 #include "lanes.cuh"
 #include "runtime.cuh"
 #include "step_tables.cuh"
-#include "thalweg/error.hpp"
-#include "thalweg/optimizers/registry.hpp"
 #include "thalweg/optimizers/scalars.hpp"
 #include "thalweg/schedule.hpp"
 #include "thalweg/step_elements.hpp"
@@ -50,18 +50,32 @@ __device__ void write_average(char* out, const AverageWeights& weights) {
   to[1] = static_cast<T>(weights.take);
 }
 
+__device__ double scalar_state(const DeviceItem& item, int k) {
+  return (item.wide_scalars >> k & 1) != 0 ? *static_cast<const double*>(item.scalars[k])
+                                           : static_cast<double>(*static_cast<const float*>(item.scalars[k]));
+}
+
+__device__ void write_scalar_state(const DeviceItem& item, int k, double value) {
+  if ((item.wide_scalars >> k & 1) != 0) {
+    *static_cast<double*>(item.scalars[k]) = value;
+  } else {
+    *static_cast<float*>(item.scalars[k]) = static_cast<float>(value);
+  }
+}
+
 template <class Op>
 __device__ void prepare_item(const StepTable& table, std::int64_t i, double lr, bool skip) {
   const DeviceItem& item = table.items[i];
   const DeviceGroup& group = table.groups[item.group];
-  const double done = item.counter == nullptr  ? 1.0  // any but the first
-                      : item.wide_counter != 0 ? *static_cast<const double*>(item.counter)
-                                               : static_cast<double>(*static_cast<const float*>(item.counter));
+  constexpr int kScalarStates = static_cast<int>(Op::kScalarNames.size());
+  const double done = item.scalars[0] == nullptr ? 1.0 : scalar_state(item, 0);  // without a count any but the first
+  double state[kMaxScalarStates] = {};
+  for (int k = 0; k < kScalarStates; ++k) state[k] = scalar_state(item, 1 + k);
   double hyper[kMaxHyper];
   for (int k = 0; k < kMaxHyper; ++k)
     hyper[k] = group.scheduled != 0 && group.plans[k] >= 0 ? value_at(table.plans + group.plans[k], *table.clock)
                                                            : group.hyper[k];
-  const auto wide = scalars_for<Op>(hyper, lr, done + 1);
+  const auto wide = scalars_for<Op>(hyper, lr, done + 1, state);
   const AverageWeights average = average_weights(group.ema_decay, done == 0);
   char* out = table.scalars + i * kScalarBytes;
   if (static_cast<DType>(item.dtype) == DType::kFloat64) {
@@ -72,12 +86,9 @@ __device__ void prepare_item(const StepTable& table, std::int64_t i, double lr, 
     memcpy(out, &narrow, sizeof(narrow));
     write_average<float>(out, average);
   }
-  if (skip || item.counter == nullptr) return;
-  if (item.wide_counter != 0) {
-    *static_cast<double*>(item.counter) = done + 1;
-  } else {
-    *static_cast<float*>(item.counter) = static_cast<float>(done + 1);
-  }
+  if (skip) return;
+  if (item.scalars[0] != nullptr) write_scalar_state(item, 0, done + 1);
+  for (int k = 0; k < kScalarStates; ++k) write_scalar_state(item, 1 + k, state[k]);
 }
 
 // Block b prepares items [b kThreads, (b + 1) kThreads); as items stand in the order of their groups and every group
@@ -109,23 +120,16 @@ __global__ __launch_bounds__(kThreads, 1) void tick_kernel(StepTable table, Step
 
 }  // namespace
 
-void load_tick(int optimizer) {
-  for_each_optimizer(
-      [&](auto op, int index) {
-        if (index == optimizer) load(tick_kernel<decltype(op)>);
-      },
-      OptimizerList{});
+template <class Op>
+void load_tick() {
+  load(tick_kernel<Op>);
 }
 
-void launch_tick(int optimizer, const StepTable& table, const StepControl& control, void* stream) {
+template <class Op>
+void launch_tick(const StepTable& table, const StepControl& control, void* stream) {
+  static_assert(sizeof(typename Op::template Scalars<double>) <= kEmaWeights, "raise kMaxScalars");
   const std::int64_t blocks = table.item_count > 0 ? (table.item_count + kThreads - 1) / kThreads : 1;
-  for_each_optimizer(
-      [&](auto op, int index) {
-        using Op = decltype(op);
-        static_assert(sizeof(typename Op::template Scalars<double>) <= kEmaWeights, "raise kMaxScalars");
-        if (index == optimizer) launch("the tick kernel", tick_kernel<Op>, blocks, kThreads, stream, table, control);
-      },
-      OptimizerList{});
+  launch("the tick kernel", tick_kernel<Op>, blocks, kThreads, stream, table, control);
 }
 
 }  // namespace thalweg::cuda
