@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from .. import _core
+from ._mesh import MeshRequests, is_dtensor, local_of
 from ._torch_path import NeedsTorch, why_torch
 
 REGISTRY: dict[str, dict[str, Any]] = _core.optimizers()
@@ -19,7 +20,7 @@ REGISTRY: dict[str, dict[str, Any]] = _core.optimizers()
 _Control = tuple[float | None, float | None, bool, int, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
-class CoreRequests(Optimizer):
+class CoreRequests(MeshRequests):
     """The part of an optimizer that answers the core."""
 
     core_name: str  # of the functor in the core's registry
@@ -126,7 +127,7 @@ class CoreRequests(Optimizer):
         state = self.state[param]
         wanted = dict.fromkeys(kept_states(self.core_name, mask), self._dtypes(param)["state"]) | self._copies(param)
         for name, dtype in wanted.items():
-            value = state[name]
+            value = self._as_sharded(param, name, state[name])
             if value.shape != param.shape:
                 raise ValueError(
                     f"{type(self).__name__}: state {name!r} of {self._name_of(param)} must have shape "
@@ -186,13 +187,14 @@ class CoreRequests(Optimizer):
             if norm is None:
                 norm = self._norms[param.device] = torch.zeros((), dtype=torch.float64, device=param.device)
         folded = self._found_inf_out is not None
+        found_inf = there(self.__dict__.get("found_inf"))
         return (
             self.max_grad_norm,
             self.max_grad_value,
             self.skip_nonfinite or folded,
             self.seed,
             there(self.__dict__.get("grad_scale")),
-            there(self.__dict__.get("found_inf")),
+            found_inf if found_inf is None or not self._mesh_classes else self._found_anywhere(found_inf),
             self._found_inf_out,
             norm,
         )
@@ -200,24 +202,28 @@ class CoreRequests(Optimizer):
     @staticmethod
     def _dense_pair(param: Tensor) -> tuple[Tensor, Tensor]:
         """Dense copies of a parameter with gaps or of a gradient with other strides, laid out alike."""
-        dense = param.detach().clone(memory_format=torch.preserve_format)
-        grad = param.grad
-        assert grad is not None
+        dense = local_of(param).detach().clone(memory_format=torch.preserve_format)
+        grad = local_of(param.grad)
         return dense, torch.empty_like(dense, dtype=grad.dtype).copy_(grad.detach())
 
     @staticmethod
     def _copy_back(pairs: list[tuple[Tensor, Tensor, Tensor]], grads: bool) -> None:
         with torch.no_grad():
             for param, dense, grad in pairs:
-                param.copy_(dense)
+                local_of(param).copy_(dense)
                 if grads and param.grad is not None:
-                    param.grad.copy_(grad)
+                    local_of(param.grad).copy_(grad)
 
     def _explain(self, group: int, index: int) -> None:
         """Raise the error that says why this parameter cannot be stepped."""
         param: Tensor = self.param_groups[group]["params"][index]
         grad = param.grad
         who = f"{type(self).__name__}: {self._name_of(param)}"
+        if is_dtensor(grad) and not is_dtensor(param):
+            raise RuntimeError(
+                f"{who} is a {type(param).__name__} and its gradient a DTensor on {grad.device_mesh}; expected both of one "
+                "kind. Distribute the parameter too, or pass grad.full_tensor()"
+            )
         if why := why_torch(param, self.torch_class):
             raise NeedsTorch(f"{self._name_of(param)} {why}")
         if grad is None:
