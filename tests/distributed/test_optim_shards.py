@@ -89,7 +89,8 @@ def step(kind: Any, values: list[nn.Parameter], make_grad: Any, options: dict[st
         grads.append([full(p.grad) for p in values])
     states = [{name: full(value) for name, value in optimizer.state[p].items()} for p in values if optimizer.state]
     alike = all(
-        hasattr(p, "placements") == hasattr(value, "placements") and getattr(p, "placements", 0) == getattr(value, "placements", 0)
+        hasattr(p, "placements") == hasattr(value, "placements")
+        and getattr(p, "placements", 0) == getattr(value, "placements", 0)
         for p in values
         for name, value in optimizer.state.get(p, {}).items()
         if name != "step"
@@ -108,7 +109,9 @@ def poison(grad: Any) -> None:
     """Make one element NaN: of a sharded gradient in the last process that has any."""
     whole = full(grad)
     whole.view(-1)[-1] = math.nan
-    grad.copy_(whole if not hasattr(grad, "placements") else distribute_tensor(whole, grad.device_mesh, grad.placements))
+    grad.copy_(
+        whole if not hasattr(grad, "placements") else distribute_tensor(whole, grad.device_mesh, grad.placements)
+    )
 
 
 def cases(where: str) -> list[tuple[str, dict[str, Any], str, str]]:
@@ -141,7 +144,9 @@ def compare() -> list[str]:
                 torch.testing.assert_close(
                     {key: shards[key] for key in ("weights", "states", "grads", "norms")},
                     {key: whole[key] for key in ("weights", "states", "grads", "norms")},
-                    rtol=tolerance, atol=tolerance * 1e-1, equal_nan=True,
+                    rtol=tolerance,
+                    atol=tolerance * 1e-1,
+                    equal_nan=True,
                 )
                 assert shards["position"] == whole["position"], "position"
                 assert shards["states as parameters"], "states are not sharded as their parameters"
