@@ -62,7 +62,7 @@ class FusedOptimizer(ScheduledGroups):
 
     def _start_afresh(self) -> None:
         """What neither pickle nor deepcopy carry: everything that knows an address or a device."""
-        self._clocks, self._norms, self._mesh_classes, self._shared = {}, {}, {}, {}
+        self._clocks, self._norms, self._made, self._mesh_classes, self._shared = {}, {}, {}, {}, {}
         self._found_inf_out = None
         self._graphed = []
         self._unsure = self._captured = False
@@ -297,4 +297,4 @@ class FusedOptimizer(ScheduledGroups):
 
 
 _step_untraced = _disable_dynamo(FusedOptimizer._hooked_step)
-_step_with_hooks = Optimizer.profile_hook_step(FusedOptimizer._step)
+_step_with_hooks: Callable[..., float | None] = Optimizer.profile_hook_step(lambda o, *closure: o._step(*closure))

@@ -39,26 +39,28 @@ class CoreRequests(MeshRequests):
     _counts: dict[Tensor, Tensor]  # per parameter on a device: its steps, where torch's state has no such entry
     _norms: dict[torch.device, Tensor]  # per device: norm of the last step's gradients
     _graphed: list[list[Any]]  # what captured steps write to
+    _made: dict[Tensor, list[str]]  # per parameter: the states that were created last
     _found_inf_out: Tensor | None  # where a GradScaler wants to read whether the step was skipped
 
     def _initial(self, name: str, param: Tensor, group: dict[str, Any]) -> float | Tensor:
         """What a state starts from, for subclasses: a number fills it, a tensor is copied."""
         return 0.0
 
-    def _init_states(self, params: list[Tensor], masks: list[int]) -> None:
+    def _init_states(self, params: list[Tensor], masks: list[int], copies: bool = True) -> None:
         """Create the missing ones of the states that each mask names, and the 0-d ones, as torch would.
 
         The 0-d states of one name on a device are views of one tensor: a step then reads and writes them side by side.
+        Copies of the parameters are left for the first step by those who create states earlier.
         """
         groups = self._groups_of(params)
-        created: list[tuple[Tensor, str]] = []
+        made: dict[Tensor, list[str]] = {param: [] for param in params}
         try:
             for name in self._scalar_names():
                 missing = [p for p in params if name not in self.state[p]]
                 starts = [float(self._initial(name, p, groups[p])) for p in missing]
                 for param, value in zip(missing, _packed(missing, starts, self._scalar_dtype(name)), strict=True):
                     self.state[param][name] = value
-                    created.append((param, name))
+                    made[param].append(name)
             for param, mask in zip(params, masks, strict=True):
                 state = self.state[param]
                 for name in kept_states(self.core_name, mask):
@@ -69,16 +71,16 @@ class CoreRequests(MeshRequests):
                             if not isinstance(start, Tensor)
                             else _copy(start, dtype)
                         )
-                        created.append((param, name))
+                        made[param].append(name)
                 for name, dtype in self._copies(param).items():
-                    if name not in state:
+                    if copies and name not in state:
                         state[name] = _copy(param, dtype)
-                        created.append((param, name))
+                        made[param].append(name)
         except BaseException:  # out of memory, Ctrl-C: as if nothing had been asked
-            for param, name in created:
-                del self.state[param][name]
-            self._drop_empty_states(params)
+            self._made.update(made)
+            self._forget_states(params)
             raise
+        self._made.update(made)
 
     def _groups_of(self, params: list[Tensor]) -> dict[Tensor, dict[str, Any]]:
         wanted = set(params)
@@ -109,10 +111,9 @@ class CoreRequests(MeshRequests):
         return {name: self._dtypes(param)[name] for name, wants in wanted if wants}
 
     def _forget_states(self, params: list[Tensor]) -> None:
-        """Drop states that were created in a step which was then skipped."""
-        names = (*self._scalar_names(), *REGISTRY[self.core_name]["state_names"], "master_param", "ema")
+        """Drop what was created in a step which was then skipped, and only that: other states may have been loaded."""
         for param in params:
-            for name in names:
+            for name in self._made.pop(param, ()):
                 self.state[param].pop(name, None)
         self._drop_empty_states(params)
 
