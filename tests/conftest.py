@@ -13,7 +13,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import stand_in  # noqa: F401  # before thalweg
-
 from thalweg import _core
 
 

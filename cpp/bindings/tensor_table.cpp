@@ -20,16 +20,6 @@ std::pair<std::string, int> key_of(const std::string& hyper) {
   return {hyper.substr(0, hyper.size() - 1) + "s", last - '1'};
 }
 
-// Python below 3.12 numbers every state of every dict; equal numbers mean the same dict with the same values.
-std::uint64_t version_of(PyObject* dict) {
-#if PY_VERSION_HEX < 0x030C0000
-  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
-#else
-  static_cast<void>(dict);
-  return 0;
-#endif
-}
-
 // Hints alone, never read for a result: what a step needs of the parameters is scattered over the heap. The third
 // word of a tensor object is where torch keeps the pointer to the tensor's own structure.
 constexpr std::size_t kObjectsAhead = 12;
@@ -158,34 +148,6 @@ void TensorTable::read_group(const py::dict& group, const py::handle& plans, Gro
   out.states = info_.variants[static_cast<std::size_t>(out.variant)];
 }
 
-// optimizer.state holds the same inner dicts under the same parameters, in the same order.
-bool TensorTable::outer_state_same(const py::dict& state) const {
-  if (static_cast<std::size_t>(PyDict_Size(state.ptr())) != outer_.size()) return false;
-  Py_ssize_t position = 0;
-  PyObject* key = nullptr;
-  PyObject* value = nullptr;
-  for (const auto& [known_key, known_value] : outer_)
-    if (PyDict_Next(state.ptr(), &position, &key, &value) == 0 || key != known_key || value != known_value)
-      return false;
-  return true;
-}
-
-bool TensorTable::inner_state_same(std::size_t n) {
-  Check& check = checks_[n];
-  PyObject* inner = hot_[n].inner;
-  if (check.version != 0 && check.version == version_of(inner)) return true;
-  Py_ssize_t position = 0;
-  PyObject* key = nullptr;
-  PyObject* value = nullptr;
-  if (PyDict_Size(inner) != check.count) return false;
-  for (Py_ssize_t i = 0; i < check.count; ++i) {
-    const PyObject* known = i < kMaxKeys ? check.values[i] : owned_[n].values[static_cast<std::size_t>(i)].ptr();
-    if (PyDict_Next(inner, &position, &key, &value) == 0 || value != known) return false;
-  }
-  check.version = version_of(inner);
-  return true;
-}
-
 // Reads every parameter's gradient object; false when the param groups hold other parameters than the table.
 bool TensorTable::collect_gradients(const py::list& groups) {
   grads_.clear();
@@ -266,6 +228,7 @@ void TensorTable::add_item(std::size_t n, const TensorView& param, const TensorV
   item.ema = hot.ema;
   item.place = static_cast<std::uint32_t>(n) + hot.shard;
   item.norm_class = hot.norm_class;
+  item.mesh_slot = hot.norm_class == 0 ? -1 : hot.mesh_slot;
   item.grad_write = grad_write_;
   item.stochastic = options_.stochastic_rounding && param.ref.dtype == DType::kBFloat16 && hot.master == nullptr;
   item.variant = static_cast<std::int16_t>(groups_[static_cast<std::size_t>(hot.group)].variant);

@@ -47,11 +47,14 @@ class TensorTable {
   //   _clock(param)                int64 on its device: the updates that the schedules have seen there
   //   _count_of(param, first)      its number of steps on the device, where torch's state has no such entry
   //   _control(param)              None, or what StepControl holds, as tensors on its device
-  //   _mesh_place(param)           of a DTensor: its class, whose squares are added over the same processes (0: none), and
+  //   _mesh_place(param)           of a DTensor: its class, whose squares are added over the same processes (0: none),
+  //   and
   //                                which of the different shards this process has
   //   _aligned_grad(param)         its gradient, sharded as the parameter is
   //   _sharded_alike(a, b)         whether two DTensors have the same local part of the same shape here
   //   _sum_over_mesh(numbers)      of each class but 0 a list: its elements' sums over the processes of the class
+  //   _shared_sums(param, slots)   on its device a float64 per class, and two zeros for each of the classes' slots
+  //   _add_shared(param, measured) turns the first ones, or the others, into sums over the processes of each class
   //   _explain(group, index)       raise the error that names the parameter, because the core refuses it
   TensorTable(const std::string& optimizer, const pybind11::object& owner, const TableOptions& options);
 
@@ -71,16 +74,17 @@ class TensorTable {
   struct Hot {  // what every step reads of one parameter
     PyObject* param = nullptr;
     PyObject* memory = nullptr;  // the tensor that has its memory: itself, or a DTensor's local tensor
-    PyObject* inner = nullptr;  // optimizer.state[param]; null while there is none
-    void* seen = nullptr;       // address of the parameter when the states were looked up
+    PyObject* inner = nullptr;   // optimizer.state[param]; null while there is none
+    void* seen = nullptr;        // address of the parameter when the states were looked up
     void* states[kMaxStates] = {};
     void* master = nullptr;
     void* ema = nullptr;
     ScalarStates scalars;  // first torch's 0-d `step`, or what _count_of gave
     std::int32_t group = 0;
-    std::int32_t device = -1;  // -1 host, otherwise the CUDA ordinal
-    bool first = false;        // its states were created in this step
+    std::int32_t device = -1;     // -1 host, otherwise the CUDA ordinal
+    bool first = false;           // its states were created in this step
     std::int16_t norm_class = 0;  // see _mesh_place
+    std::int32_t mesh_slot = -1;  // see number_slots()
     std::uint32_t shard = 0;      // its number, in bits that no place of a parameter reaches
   };
   struct Check {                      // the values of `inner`, in its order
@@ -159,6 +163,8 @@ class TensorTable {
   // tensor_table_mesh.cpp
   void find_meshed();
   void localize();
+  void number_slots();
+  MeshSums shared_on(const Device& device);
   pybind11::object local_gradient(Meshed& meshed, const pybind11::object& grad);
   using ClassSums = std::vector<std::vector<double>>;  // numbers of each class
   double grad_squares(int num_threads);
@@ -192,6 +198,7 @@ class TensorTable {
   std::deque<Device> devices_;
   std::vector<Meshed> meshed_;
   std::size_t norm_classes_ = 1;
+  std::vector<std::int32_t> slots_{0};  // of each class
 
   // of this step
   bool capturing_ = false;

@@ -3,6 +3,8 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <numeric>
+#include <utility>
 
 #include "python_access.hpp"
 #include "tensor_table.hpp"
@@ -15,7 +17,6 @@ namespace {
 
 // Of the places of parameters, which key stochastic rounding: above these the number of the shard stands.
 constexpr int kPlaceBits = 20;
-constexpr std::uint32_t kPlaceMask = (1u << kPlaceBits) - 1;
 
 const py::str& spec_name() {
   static const py::str* const kName = new py::str(intern("_spec"));
@@ -53,6 +54,7 @@ py::object memory_of(const py::handle& tensor) {
 void TensorTable::find_meshed() {
   meshed_.clear();
   norm_classes_ = 1;
+  slots_ = {0};
   for (std::size_t n = 0; n < hot_.size(); ++n) {
     if (is_plain_tensor(owned_[n].param) || !is_dtensor(owned_[n].param)) continue;
     meshed_.emplace_back();
@@ -63,6 +65,7 @@ void TensorTable::find_meshed() {
 // Before every step: where the local tensors lie now, and grads_ holds local gradients. What a comparison of addresses
 // does not settle is asked of Python, and may take the other processes: all of them ask in the same order.
 void TensorTable::localize() {
+  bool moved = false;
   for (Meshed& meshed : meshed_) {
     const std::size_t n = meshed.place;
     Hot& hot = hot_[n];
@@ -70,12 +73,14 @@ void TensorTable::localize() {
     if (!is_dtensor(param)) throw py::type_error(message(info_.name, ": a parameter is no longer a DTensor"));
     py::object spec = param.attr(spec_name());
     if (!spec.is(meshed.spec)) {
-      const auto [norm_class, shard] = owner().attr("_mesh_place")(param).cast<std::pair<std::int16_t, std::uint32_t>>();
+      const auto [norm_class, shard] =
+          owner().attr("_mesh_place")(param).cast<std::pair<std::int16_t, std::uint32_t>>();
       hot.norm_class = norm_class;
       hot.shard = shard << kPlaceBits;
       norm_classes_ = std::max<std::size_t>(norm_classes_, static_cast<std::size_t>(norm_class) + 1);
       meshed.spec = std::move(spec);
       meshed.grad_spec = py::none();
+      moved = true;
     }
     py::object local = param.attr(local_name());
     if (!local.is(meshed.local)) {
@@ -86,6 +91,18 @@ void TensorTable::localize() {
     }
     if (!grads_[n].is_none()) grads_[n] = local_gradient(meshed, grads_[n]);
   }
+  if (moved) number_slots();
+}
+
+// The sums of DTensors, class by class, each in the order of the parameters: the same in all processes.
+void TensorTable::number_slots() {
+  slots_.assign(norm_classes_, 0);
+  std::int32_t next = 0;
+  for (std::size_t k = 1; k < norm_classes_; ++k)
+    for (const Meshed& meshed : meshed_) {
+      Hot& hot = hot_[meshed.place];
+      if (static_cast<std::size_t>(hot.norm_class) == k) hot.mesh_slot = next++, ++slots_[k];
+    }
 }
 
 py::object TensorTable::local_gradient(Meshed& meshed, const py::object& grad) {
@@ -120,21 +137,17 @@ double TensorTable::grad_squares(int num_threads) {
 // sends numbers for all its DTensors, zeros where it has no gradient: they stand at the same places in all of them.
 void TensorTable::measure_over_mesh() {
   ClassSums sums(norm_classes_);
-  std::vector<std::size_t> place(hot_.size(), hot_.size());  // of each parameter among its class's numbers
-  for (const Meshed& meshed : meshed_) {
-    std::vector<double>& own = sums[static_cast<std::size_t>(hot_[meshed.place].norm_class)];
-    place[meshed.place] = own.size();
-    own.resize(own.size() + 2);
-  }
-  const auto of_item = [&](std::size_t i) {
-    const std::size_t n = items_[i].place & kPlaceMask;
-    return items_[i].norm_class == 0 ? nullptr : &sums[static_cast<std::size_t>(items_[i].norm_class)][place[n]];
+  for (std::size_t k = 1; k < norm_classes_; ++k) sums[k].resize(static_cast<std::size_t>(2 * slots_[k]));
+  const auto of_item = [&](const StepItem& item) {
+    const auto k = static_cast<std::size_t>(item.norm_class);
+    const std::int32_t before = std::accumulate(slots_.begin(), slots_.begin() + item.norm_class, 0);
+    return k == 0 ? nullptr : &sums[k][static_cast<std::size_t>(2 * (item.mesh_slot - before))];
   };
   for (std::size_t i = 0; i < items_.size(); ++i)
-    if (double* const own = of_item(i)) own[0] = sums_[i].first, own[1] = sums_[i].second;
+    if (double* const own = of_item(items_[i])) own[0] = sums_[i].first, own[1] = sums_[i].second;
   sum_over_mesh(sums);
   for (std::size_t i = 0; i < items_.size(); ++i)
-    if (const double* const own = of_item(i)) sums_[i] = {own[0], own[1]};
+    if (const double* const own = of_item(items_[i])) sums_[i] = {own[0], own[1]};
 }
 
 // Each class's numbers but those of class 0 become their sums over the processes of that class.
@@ -143,6 +156,22 @@ void TensorTable::sum_over_mesh(ClassSums& sums) {
   const py::object total = owner().attr("_sum_over_mesh")(ClassSums(sums.begin() + 1, sums.end()));
   const auto reduced = total.cast<ClassSums>();
   std::copy(reduced.begin(), reduced.end(), sums.begin() + 1);
+}
+
+// The numbers on a device that its step shares with other processes.
+MeshSums TensorTable::shared_on(const Device& device) {
+  MeshSums mesh;
+  if (!spans_mesh() || !(device.control.needs_norm || info_.two_phase)) return mesh;
+  const py::tuple sums =
+      owner().attr("_shared_sums")(device.param, info_.two_phase ? slots_ : std::vector<std::int32_t>(norm_classes_));
+  mesh.classes = static_cast<int>(norm_classes_);
+  mesh.squares = static_cast<double*>(view_of(sums[0].ptr()).ref.data);
+  mesh.measured = static_cast<double*>(view_of(sums[1].ptr()).ref.data);
+  mesh.add = [this, param = device.param.ptr()](bool measured) {
+    const py::gil_scoped_acquire acquire;
+    owner().attr("_add_shared")(py::handle(param), measured);
+  };
+  return mesh;
 }
 
 // A parameter on the host that this step concerns, or hot_.size(). A process without a gradient of its own takes part

@@ -1,4 +1,5 @@
-// TensorTable's slow path: finds, creates or mends optimizer.state when something in it changed, and keeps addresses.
+// TensorTable's states: sees whether something in optimizer.state changed; if so, the slow path finds, creates or mends
+// what it keeps addresses of.
 #include <algorithm>
 
 #include "python_access.hpp"
@@ -8,6 +9,47 @@
 namespace py = pybind11;
 
 namespace thalweg::bindings {
+namespace {
+
+// Python below 3.12 numbers every state of every dict; equal numbers mean the same dict with the same values.
+std::uint64_t version_of(PyObject* dict) {
+#if PY_VERSION_HEX < 0x030C0000
+  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
+#else
+  static_cast<void>(dict);
+  return 0;
+#endif
+}
+
+}  // namespace
+
+// optimizer.state holds the same inner dicts under the same parameters, in the same order.
+bool TensorTable::outer_state_same(const py::dict& state) const {
+  if (static_cast<std::size_t>(PyDict_Size(state.ptr())) != outer_.size()) return false;
+  Py_ssize_t position = 0;
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  for (const auto& [known_key, known_value] : outer_)
+    if (PyDict_Next(state.ptr(), &position, &key, &value) == 0 || key != known_key || value != known_value)
+      return false;
+  return true;
+}
+
+bool TensorTable::inner_state_same(std::size_t n) {
+  Check& check = checks_[n];
+  PyObject* inner = hot_[n].inner;
+  if (check.version != 0 && check.version == version_of(inner)) return true;
+  Py_ssize_t position = 0;
+  PyObject* key = nullptr;
+  PyObject* value = nullptr;
+  if (PyDict_Size(inner) != check.count) return false;
+  for (Py_ssize_t i = 0; i < check.count; ++i) {
+    const PyObject* known = i < kMaxKeys ? check.values[i] : owned_[n].values[static_cast<std::size_t>(i)].ptr();
+    if (PyDict_Next(inner, &position, &key, &value) == 0 || value != known) return false;
+  }
+  check.version = version_of(inner);
+  return true;
+}
 
 bool TensorTable::keeps_state(std::size_t n) const {
   return info_.counts_steps || !info_.scalar_names.empty() || options_.ema_decay >= 0 ||

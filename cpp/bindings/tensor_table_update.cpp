@@ -67,9 +67,10 @@ void TensorTable::update_devices() {
   for (Device& device : devices_) {
     auto* clock = static_cast<std::int64_t*>(view_of(device.clock.ptr()).ref.data);
     void* stream = current_stream(device.ordinal);
+    const MeshSums mesh = shared_on(device);
     const py::gil_scoped_release release;
     device.steps->step(device.items.data(), device.items.size(), device.groups.data(), device.groups.size(),
-                       device.control, clock, stream);
+                       device.control, clock, stream, mesh);
   }
 }
 

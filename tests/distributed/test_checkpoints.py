@@ -81,7 +81,7 @@ def _leg(how: str, steps: range, source: str | None, target: str) -> dict[str, A
 
 
 def test_a_run_moves_between_numbers_of_processes(tmp_path: Path) -> None:
-    legs = [("fsdp", 2, range(0, 3)), ("hsdp", 4, range(3, 6)), ("fsdp", 1, range(6, 9))]
+    legs = [("fsdp", 2, range(3)), ("hsdp", 4, range(3, 6)), ("fsdp", 1, range(6, 9))]
     before, source = None, None
     for how, world_size, steps in legs:
         target = str(tmp_path / f"after {steps.stop}")

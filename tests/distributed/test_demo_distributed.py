@@ -17,7 +17,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def _torchrun(tmp_path: Path, count: int, *arguments: str) -> str:
-    script = tmp_path / "demo.py"  # `-m thalweg.demo.distributed`, and other modules in the place of the core's if asked
+    script = tmp_path / "demo.py"  # `-m thalweg.demo.distributed`, with stand_in's modules if asked
     script.write_text(
         "import runpy, stand_in\nrunpy.run_module('thalweg.demo.distributed', run_name='__main__', alter_sys=True)\n"
     )

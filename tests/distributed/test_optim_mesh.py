@@ -109,6 +109,24 @@ def _without_gradients() -> list[Any]:
     return seen
 
 
+def _schedule_free() -> list[Any]:
+    """Weights of shards and of whole tensors: after steps, as averages, back again."""
+    mesh = init_device_mesh("cpu", (2,))
+    seen = []
+    for placed in (lambda t: t, lambda t: distribute_tensor(t, mesh, [Shard(0)])):
+        p = nn.Parameter(placed(randn(0, 5, 3)))
+        optimizer = tw.optim.AdamWScheduleFree([p], lr=0.1)
+        for k in range(3):
+            p.grad = placed(randn(1 + k, 5, 3))
+            optimizer.step()
+        seen.append([full(p)])
+        optimizer.eval()
+        seen[-1].append(full(p))
+        optimizer.train()
+        seen[-1].append(full(p))
+    return seen
+
+
 def _growth() -> dict[str, Any]:
     mesh = init_device_mesh("cpu", (2,))
     values = [nn.Parameter(distribute_tensor(randn(i, 5, 3), mesh, [Shard(0)])) for i in range(4)]
@@ -134,7 +152,7 @@ def _growth() -> dict[str, Any]:
 
 
 def _in_process() -> dict[str, Any]:
-    return {f.__name__: f() for f in (_gradients, _refusals, _without_gradients, _growth)}
+    return {f.__name__: f() for f in (_gradients, _refusals, _without_gradients, _schedule_free, _growth)}
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +191,13 @@ def test_processes_without_gradients_decide_as_the_others(results: list[dict[str
     assert [step for _, step, _ in first] == [1, 1, 2]
     assert math.isclose(first[0][0], math.sqrt(2))
     assert math.isclose(first[2][0], 2.0)
+
+
+def test_schedule_free_modes(results: list[dict[str, Any]]) -> None:
+    for plain, shards in (result["_schedule_free"] for result in results):
+        torch.testing.assert_close(shards, plain, rtol=0, atol=0)
+        assert torch.equal(shards[0], shards[2])
+        assert not torch.equal(shards[0], shards[1])
 
 
 def test_ten_thousand_steps_leave_nothing_behind(results: list[dict[str, Any]]) -> None:

@@ -34,8 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=200, help="of the whole run")
     parser.add_argument("--checkpoint", type=Path, help="directory to save to and to resume from")
     options = parser.parse_args(arguments)
-    if options.steps < 1:
-        parser.error(f"--steps must be at least 1, got {options.steps}")
+    if options.steps < REPORTS:
+        parser.error(f"--steps must be at least {REPORTS}, got {options.steps}")
     with processes() as device:
         train(device, options.fsdp, options.steps, options.checkpoint)
 
@@ -48,7 +48,8 @@ def processes() -> Iterator[torch.device]:
     device = torch.device("cuda", local) if gpus else torch.device("cpu")
     if gpus:
         torch.cuda.set_device(device)
-    alone: dict[str, Any] = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    store = dist.HashStore()  # type: ignore[attr-defined]
+    alone: dict[str, Any] = {} if "RANK" in os.environ else {"store": store, "rank": 0, "world_size": 1}
     dist.init_process_group("nccl" if gpus else "gloo", **alone)
     try:
         yield device
@@ -71,7 +72,8 @@ def build(device: torch.device, sharded: bool) -> nn.Module:
     for layer in model:
         if isinstance(layer, nn.Linear):
             fully_shard(layer, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
 
 
 def part(rows: Tensor) -> Tensor:
@@ -110,7 +112,10 @@ def train(device: torch.device, sharded: bool, steps: int, folder: Path | None) 
     optimizer = optim.AdamW(model.parameters(), lr=lr, max_grad_norm=1.0, ema_decay=0.95)
     done = 0 if folder is None else resume(folder, model, optimizer)
     world, kind = dist.get_world_size(), "FSDP2" if sharded else "DDP"
-    say(f"{world} processes on {device.type}, {kind}, " + (f"resumed after step {done}" if done else "from the beginning"))
+    say(
+        f"{world} processes on {device.type}, {kind}, "
+        + (f"resumed after step {done}" if done else "from the beginning")
+    )
     every = max(1, steps // REPORTS)
     for k in range(done, steps):
         rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(k))[:BATCH]
@@ -118,7 +123,7 @@ def train(device: torch.device, sharded: bool, steps: int, folder: Path | None) 
         optimizer.zero_grad()
         # every process divides by its share of the batch, and their gradients are averaged
         loss = cross_entropy(model(x[mine]), y[mine], reduction="sum") * (world / BATCH)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()  # schedule, clipping over all shards, moving average
         if (k + 1) % every == 0 or k + 1 == steps:
             (mean,) = total(loss.detach() / world)
@@ -140,7 +145,7 @@ def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optim
     from torch.distributed.checkpoint.state_dict import get_state_dict
 
     weights, states = get_state_dict(model, optimizer)
-    dcp.save({"model": weights, "optimizer": states}, checkpoint_id=folder / f"step_{step:06d}")
+    dcp.save({"model": weights, "optimizer": states}, checkpoint_id=folder / f"step_{step:06d}")  # type: ignore[attr-defined]
 
 
 def resume(folder: Path, model: nn.Module, optimizer: Any) -> int:
@@ -152,7 +157,7 @@ def resume(folder: Path, model: nn.Module, optimizer: Any) -> int:
     if not complete:
         return 0
     weights, states = get_state_dict(model, optimizer)
-    dcp.load({"model": weights, "optimizer": states}, checkpoint_id=complete[-1])
+    dcp.load({"model": weights, "optimizer": states}, checkpoint_id=complete[-1])  # type: ignore[attr-defined]
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=states)
     return int(optimizer.schedule_step)
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
+MAX_CLASSES = 8  # kMaxNormClasses in cpp/include/thalweg/step.hpp
+
 
 def is_dtensor(value: Any) -> bool:
     """Tell whether this is a DTensor, without loading torch.distributed.tensor."""
@@ -45,6 +47,7 @@ class MeshRequests(Optimizer):
     # Beside class 0, whose tensors every process has as a whole: the groups of processes over which the squares of the
     # gradients are added, all groups of their mesh, and where the tensors of its collectives lie.
     _mesh_classes: dict[tuple[str, ...], tuple[list[Any], list[Any], str]]
+    _shared: dict[torch.device, tuple[Tensor, Tensor, list[int]]]  # see _shared_sums
 
     def _name_of(self, param: Tensor) -> str:
         raise NotImplementedError
@@ -67,7 +70,13 @@ class MeshRequests(Optimizer):
         names = tuple(sorted(groups))
         every = [mesh.get_group(dim) for dim in range(mesh.ndim) if mesh.size(dim) > 1]
         self._mesh_classes.setdefault(names, ([groups[name] for name in names], every, mesh.device_type))
-        return 1 + list(self._mesh_classes).index(names), shard
+        index = 1 + list(self._mesh_classes).index(names)
+        if index >= MAX_CLASSES:
+            raise RuntimeError(
+                f"{type(self).__name__}: {self._name_of(param)} is sharded over another set of processes than the "
+                f"parameters before it; expected at most {MAX_CLASSES - 1} such sets. Give some an optimizer of their own"
+            )
+        return index, shard
 
     def _aligned_grad(self, param: Any) -> Tensor:
         """Return the gradient of a DTensor, sharded as it is and complete; puts it in the place of another one."""
@@ -115,6 +124,23 @@ class MeshRequests(Optimizer):
             _all_reduce(torch.tensor(own, dtype=torch.float64, device=device), groups).tolist()
             for own, (groups, _, device) in zip(numbers, self._mesh_classes.values(), strict=False)
         ]
+
+    def _shared_sums(self, param: Tensor, slots: list[int]) -> tuple[Tensor, Tensor]:
+        """On the device of `param`: a number per class, and two zeros for each of the classes' slots."""
+        kept = self._shared.get(param.device)
+        if kept is None or kept[2] != slots:
+            sizes = (len(slots), 2 * sum(slots))
+            squares, measured = (torch.zeros(n, dtype=torch.float64, device=param.device) for n in sizes)
+            kept = self._shared[param.device] = (squares, measured, slots)
+        kept[1].zero_()
+        return kept[:2]
+
+    def _add_shared(self, param: Tensor, measured: bool) -> None:
+        """Turn the squares, or what was measured, into sums over the processes of each class, on the current stream."""
+        squares, numbers, slots = self._shared[param.device]
+        parts = torch.split(numbers, [2 * n for n in slots]) if measured else torch.split(squares, 1)
+        for part, (groups, _, _) in zip(parts[1:], self._mesh_classes.values(), strict=False):
+            _all_reduce(part, groups)
 
     def _found_anywhere(self, found_inf: Tensor) -> Tensor:
         """What a GradScaler found in any process: torch's looks at the mesh of the first gradient alone."""

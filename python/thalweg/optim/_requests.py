@@ -158,7 +158,8 @@ class CoreRequests(MeshRequests):
     def _keep_for_replays(self) -> None:
         """A graph writes to what it was captured with, also after load_state_dict() put other tensors in its place."""
         states = [value for state in self.state.values() for value in state.values()]
-        self._graphed.append([*states, *self._counts.values(), *self._clocks.values(), *self._norms.values()])
+        kept = (self._counts, self._clocks, self._norms, self._shared)
+        self._graphed.append([*states, *(value for each in kept for value in each.values())])
 
     def _controlled(self) -> bool:
         """Tell whether `_control` has anything to say in this step."""
@@ -217,7 +218,7 @@ class CoreRequests(MeshRequests):
     def _explain(self, group: int, index: int) -> None:
         """Raise the error that says why this parameter cannot be stepped."""
         param: Tensor = self.param_groups[group]["params"][index]
-        grad = param.grad
+        grad: Any = param.grad
         who = f"{type(self).__name__}: {self._name_of(param)}"
         if is_dtensor(grad) and not is_dtensor(param):
             raise RuntimeError(

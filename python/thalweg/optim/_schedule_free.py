@@ -14,6 +14,7 @@ from torch import Tensor
 from .._check import describe
 from ._base import FusedOptimizer
 from ._checks import check_lr, check_number, check_steps
+from ._mesh import local_of
 from ._scheduled import hyper_of
 
 
@@ -135,7 +136,7 @@ class ScheduleFree(FusedOptimizer):
 
 def _marks(*tensors: Tensor) -> list[tuple[int, int, int]]:
     """Equal only while nobody has written to the tensors or given them other memory."""
-    return [(id(tensor), tensor._version, tensor.data_ptr()) for tensor in tensors]
+    return [(id(tensor), tensor._version, local_of(tensor).data_ptr()) for tensor in tensors]
 
 
 def _interpolate(held: list[Tensor], z: Tensor, weight: float) -> None:
