@@ -62,3 +62,42 @@ class AsgdReference(Reference, name="asgd"):
         self.eta = lr / (1 + o["lambd"] * lr * self.t) ** o["alpha"]
         self.mu = 1 / max(1.0, self.t - o["t0"])
         return p
+
+
+class LarsReference(Reference, name="lars"):
+    """You et al. 2017, algorithm 1, with the learning rate outside the buffer; the ratio is 1 where a norm is 0."""
+
+    cases: ClassVar = [
+        {},
+        {"momentum": 0.9, "weight_decay": 0.1, "trust_coeff": 0.05},
+        {"momentum": 0.9, "dampening": 0.3, "trust_coeff": 0.05, "always_adapt": True, "maximize": True},
+        {"momentum": 0.8, "nesterov": True, "weight_decay": 0.05, "trust_coeff": 0.02, "trust_clip": True},
+    ]
+    defaults: ClassVar = {
+        "momentum": 0.0,
+        "dampening": 0.0,
+        "weight_decay": 0.0,
+        "nesterov": False,
+        "trust_coeff": 0.001,
+        "eps": 1e-8,
+        "trust_clip": False,
+        "always_adapt": False,
+    }
+    rosenbrock_lr = 0.0016
+
+    def update(self, p: Array, g: Array, lr: float) -> Array:
+        o = self.o
+        ratio = 1.0
+        if o["weight_decay"] != 0 or o["always_adapt"]:
+            of_p, of_g = (float(np.sqrt((x * x).sum())) for x in (p, g))
+            if of_p > 0 and of_g > 0:
+                ratio = o["trust_coeff"] * of_p / (of_g + o["weight_decay"] * of_p + o["eps"])
+            if o["trust_clip"]:
+                ratio = min(ratio / lr, 1.0)
+        g = ratio * (g + o["weight_decay"] * p)
+        if o["momentum"]:
+            first = "momentum_buffer" not in self.states
+            buffer = g if first else o["momentum"] * self.states["momentum_buffer"] + (1 - o["dampening"]) * g
+            self.states["momentum_buffer"] = np.asarray(buffer)
+            g = g + o["momentum"] * buffer if o["nesterov"] else buffer
+        return p - lr * g

@@ -13,6 +13,7 @@ from .adan import Adan as Adan
 from .ademamix import AdEMAMix as AdEMAMix
 from .asgd import ASGD as ASGD
 from .lamb import LAMB as LAMB
+from .lars import LARS as LARS
 from .lion import Lion as Lion
 from .nadam import NAdam as NAdam
 from .radam import RAdam as RAdam
