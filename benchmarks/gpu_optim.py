@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from gpu_measure import Session
-from gpu_rows import Side, construct, need
-from gpu_targets import FOREACH, FUSED
-from thalweg import _core
+from gpu_rows import Side, need
+from peers import LR
 
-LR = 1e-3
 PROBED = 1 << 20  # elements of a tensor that are compared with the float64 reference
 
 
@@ -40,34 +38,7 @@ def capturable(session: Session) -> dict[str, Any]:
     return {"capturable": True} if session.cuda else {}
 
 
-def core_optimizers() -> Iterator[tuple[str, str]]:
-    """The registry's optimizers: (functor, class in thalweg.optim)."""
-    import thalweg as tw
-
-    classes = {c.core_name: c.__name__ for c in vars(tw.optim).values() if hasattr(c, "core_name")}
-    yield from ((name, classes[name]) for name in sorted(_core.optimizers()))
-
-
-def bytes_per_step(optimizer: torch.optim.Optimizer) -> int:
-    """What a step must move: parameter, gradient and states read, parameter and states written. Call it after a step."""
-    total = 0
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            states = [v for v in optimizer.state[p].values() if isinstance(v, Tensor) and v.shape == p.shape]
-            total += p.numel() * p.element_size() * 3 + sum(2 * v.numel() * v.element_size() for v in states)
-    return total
-
-
 # ---- peers --------------------------------------------------------------------------------------------------
-
-
-def torch_peers(name: str, options: dict[str, Any]) -> dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]]:
-    """Torch's class of this name: fused where torch has such a kernel for it, and foreach."""
-    cls = getattr(torch.optim, name)
-    peers = {FOREACH: lambda params: construct(cls, params, foreach=True, **options)}
-    if name in ("SGD", "Adam", "AdamW", "Adagrad"):  # torch's documentation of `fused`
-        peers = {FUSED: lambda params: cls(params, fused=True, **options), **peers}
-    return peers
 
 
 def other_adamw() -> dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]]:
@@ -162,12 +133,6 @@ def clip_scale(params: Sequence[nn.Parameter], max_norm: float) -> float:
     """What torch's clip_grad_norm_ multiplies the gradients with, in float64."""
     total = sum(float(_grad(p).double().square().sum()) for p in params) ** 0.5
     return min(1.0, max_norm / (total + 1e-6))
-
-
-def same(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
-    """Compare all elements of two lists of parameters."""
-    a, b = (torch.cat([p.detach().reshape(-1) for p in params]) for params in (ours, theirs))
-    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 def stepping(optimizer: torch.optim.Optimizer) -> Side:

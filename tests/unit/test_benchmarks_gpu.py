@@ -12,21 +12,24 @@ from typing import Any
 import pytest
 import torch
 
+import thalweg as tw
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(FOLDER))  # its scripts import each other by name
 try:
-    gpu, facts, measure, optim, report, rows, run_gpu, targets = (
+    gpu, facts, measure, peers, report, rows, run_gpu, targets = (
         importlib.import_module(name)
-        for name in (
-            "gpu", "gpu_conditions", "gpu_measure", "gpu_optim", "report", "gpu_rows", "run_gpu", "gpu_targets",
-        )
-    )  # fmt: skip
+        for name in ("gpu", "gpu_conditions", "gpu_measure", "peers", "report", "gpu_rows", "run_gpu", "gpu_targets")
+    )
 finally:
     sys.path.remove(str(FOLDER))
 
 ROWS = gpu.all_rows(quick=True)
 # What other versions and machines may lack; all else has to be there.
-MAY_BE_ABSENT = ("ema_decay", "apex", "transformer_engine", "bitsandbytes")
+MAY_BE_ABSENT = (
+    "ema_decay", "apex", "transformer_engine", "bitsandbytes",
+    *(peer.module.partition(".")[0] for others in peers.PEERS.values() for peer in others), "torchvision",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -59,8 +62,8 @@ def test_every_target_has_its_row() -> None:
 
 
 def test_every_optimizer_of_the_registry_has_a_row() -> None:
-    for _, name in optim.core_optimizers():
-        assert any(row.what.startswith(f"{name} ") for row in ROWS) or name == "Adam", name
+    for _, cls in peers.core_optimizers():
+        assert any(row.what.startswith(f"{cls.__name__} ") for row in ROWS) or cls is tw.optim.Adam, cls
 
 
 def contest(**changes: Any) -> Any:

@@ -1,0 +1,74 @@
+"""Every optimizer of the registry against torch's best form of it and against other packages' classes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from peers import LR, OPTIONS, PEERS, Make, bytes_per_step, core_optimizers, same, torch_forms
+
+CASES: dict[str, list[int]] = {"1 x 10 M": [10_000_000], "160 x 64": [64] * 160}
+# Multiples of one gradient: where an element is near zero, the sign of its average is still not left to rounding.
+FACTORS = (1.0, -0.5, 2.0)
+
+
+def contests() -> list[Any]:
+    """(core name, class, peer's name, how it is built): torch's best form first, then the packages."""
+    found = []
+    for core_name, cls in core_optimizers():
+        forms = torch_forms(cls.torch_class, {"lr": LR, **OPTIONS.get(core_name, {})})
+        sides: list[tuple[str, Make]] = list(forms.items())[:1]
+        sides += [(peer.package, peer.build) for peer in PEERS.get(core_name, ())]
+        found += [pytest.param(core_name, cls, *side, id=f"{cls.__name__}, {side[0]}") for side in sides]
+    return found
+
+
+def parameters(sizes: Sequence[int]) -> tuple[list[nn.Parameter], list[torch.Tensor]]:
+    """Tensors of these sizes and gradients for them; the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    params = [nn.Parameter(torch.randn(n, generator=generator)) for n in sizes]
+    return params, [torch.randn(n, generator=generator) for n in sizes]
+
+
+def compare(sides: Sequence[tuple[torch.optim.Optimizer, list[nn.Parameter]]], grads: list[torch.Tensor]) -> None:
+    """A step of all per factor from the same start, then all elements; some peers write to their gradients."""
+    for factor in FACTORS:
+        for optimizer, params in sides:
+            for p, g in zip(params, grads, strict=True):
+                p.grad = g * factor
+            optimizer.step()
+    same(sides[0][1], sides[1][1])
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's and the packages' own deprecations
+@pytest.mark.parametrize(("core_name", "cls", "peer_name", "make"), contests())
+@pytest.mark.parametrize("case", list(CASES))
+def test_optimizer(
+    against: Callable[..., None], copy_bandwidth: Callable[[], float], thread_count: int, case: str, core_name: str,
+    cls: Any, peer_name: str, make: Make, request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    timed = not request.config.getoption("benchmark_disable")
+    sizes = CASES[case] if timed else [min(n, 1000) for n in CASES[case][:20]]
+    (mine, grads), (theirs, _) = parameters(sizes), parameters(sizes)
+    ours = cls(mine, lr=LR, **OPTIONS.get(core_name, {}))
+    try:
+        peer = make(theirs)
+    except ImportError as error:
+        pytest.skip(f"{peer_name} is not installed: {error}")
+    compare([(ours, mine), (peer, theirs)], grads)  # the result first, then the time
+    elements, moved = sum(sizes), bytes_per_step(ours)
+    more: dict[str, Any] = {}
+    if timed and elements > 1_000_000:
+        bandwidth = copy_bandwidth()
+        more = {"copy_gb_s": bandwidth / 1e9, "bandwidth_share": lambda s: moved / s / bandwidth}
+    against(
+        f"{cls.__name__} step", case, peer_name, ours.step, peer.step, table="optimizers", elements=elements,
+        bytes_per_parameter=moved / elements, seconds=2.0, **more,
+    )  # fmt: skip
