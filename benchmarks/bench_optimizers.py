@@ -1,4 +1,4 @@
-"""Every optimizer of the registry against torch's best form of it and against other packages' classes."""
+"""Every optimizer of the registry against torch's forms of it and against other packages' classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from peers import LR, OPTIONS, PEERS, Make, bytes_per_step, core_optimizers, same, torch_forms
+from peers import FOR_LOOP, FOREACH, FUSED, LR, OPTIONS, PEERS, Make, bytes_per_step, core_optimizers, same, torch_forms
 
 CASES: dict[str, list[int]] = {"1 x 10 M": [10_000_000], "160 x 64": [64] * 160}
 # Multiples of one gradient: where an element is near zero, the sign of its average is still not left to rounding.
@@ -20,13 +20,16 @@ FACTORS = (1.0, -0.5, 2.0)
 
 
 def contests() -> list[Any]:
-    """(core name, class, peer's name, how it is built): torch's best form first, then the packages."""
+    """(core name, class, peer's name, how it is built): torch's fused form, else both others, then the packages.
+
+    Without a fused kernel torch takes its for-loop on a CPU; which of the two is faster differs among optimizers.
+    """
     found = []
     for core_name, cls in core_optimizers():
-        forms = torch_forms(cls.torch_class, {"lr": LR, **OPTIONS.get(core_name, {})})
-        sides: list[tuple[str, Make]] = list(forms.items())[:1]
-        sides += [(peer.package, peer.build) for peer in PEERS.get(core_name, ())]
-        found += [pytest.param(core_name, cls, *side, id=f"{cls.__name__}, {side[0]}") for side in sides]
+        forms = torch_forms(cls.torch_class, {"lr": LR, **OPTIONS.get(core_name, {})}, (FUSED, FOREACH, FOR_LOOP))
+        sides = {FUSED: forms[FUSED]} if FUSED in forms else dict(forms)
+        sides |= {peer.package: peer.build for peer in PEERS.get(core_name, ())}
+        found += [pytest.param(core_name, cls, *side, id=f"{cls.__name__}, {side[0]}") for side in sides.items()]
     return found
 
 
@@ -61,7 +64,7 @@ def test_optimizer(
     try:
         peer = make(theirs)
     except ImportError as error:
-        pytest.skip(f"{peer_name} is not installed: {error}")
+        pytest.skip(f"{peer_name} is not here: {error}")
     compare([(ours, mine), (peer, theirs)], grads)  # the result first, then the time
     elements, moved = sum(sizes), bytes_per_step(ours)
     more: dict[str, Any] = {}

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import thalweg as tw
 
 LR = 1e-3
-FUSED, FOREACH = "torch fused", "torch foreach"
+FUSED, FOREACH, FOR_LOOP = "torch fused", "torch foreach", "torch for-loop"
+FORMS: dict[str, dict[str, bool]] = {FUSED: {"fused": True}, FOREACH: {"foreach": True}, FOR_LOOP: {"foreach": False}}
 Make = Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -81,16 +82,15 @@ def core_optimizers() -> Iterator[tuple[str, type[tw.optim.FusedOptimizer]]]:
     yield from ((name, classes[name]) for name in sorted(tw._core.optimizers()))
 
 
-def torch_forms(cls: type[torch.optim.Optimizer] | None, options: Mapping[str, Any]) -> dict[str, Make]:
-    """Torch's class with these options: fused where torch has such a kernel for it, and foreach; the best one first."""
-    if cls is None:
-        return {}
-    known = inspect.signature(cls).parameters
-    forms = {FUSED: "fused", FOREACH: "foreach"}
+def torch_forms(
+    cls: type[torch.optim.Optimizer] | None, options: Mapping[str, Any], labels: Sequence[str] = (FUSED, FOREACH)
+) -> dict[str, Make]:
+    """Torch's class with these options, in those of the forms that it has."""
+    known = inspect.signature(cls).parameters if cls else ()
     return {
-        label: lambda params, keyword=keyword: cls(params, **options, **{keyword: True})
-        for label, keyword in forms.items()
-        if keyword in known
+        label: lambda params, form=FORMS[label]: cls(params, **options, **form)
+        for label in labels
+        if set(FORMS[label]) <= set(known)
     }
 
 
