@@ -91,13 +91,17 @@ class Probe:
     """Parts of the first, middle and last tensor as they are now, to be stepped in float64 later.
 
     A part of a tensor stands for the whole where elements do not depend on each other; tensors of up to PROBED
-    elements are taken whole.
+    elements are taken `whole`, and so are all where the update depends on norms.
     """
 
-    def __init__(self, params: Sequence[nn.Parameter]) -> None:
+    def __init__(self, params: Sequence[nn.Parameter], whole: bool = False) -> None:
         self.picks = sorted({0, len(params) // 2, len(params) - 1})
-        self.start = [_part(params[i]) for i in self.picks]
-        self.grads = [_part(_grad(params[i])) for i in self.picks]
+        self.part = None if whole else PROBED
+        self.start = [self._of(params[i]) for i in self.picks]
+        self.grads = [self._of(_grad(params[i])) for i in self.picks]
+
+    def _of(self, tensor: Tensor) -> np.ndarray[Any, Any]:
+        return tensor.detach().reshape(-1)[: self.part].double().cpu().numpy()
 
     def check(
         self,
@@ -113,16 +117,12 @@ class Probe:
             reference, value = references()[core_name](**options), self.start[at]
             for k in range(steps):
                 value = reference.step(value, self.grads[at] * scale, lr(k))
-            np.testing.assert_allclose(_part(params[pick]), value, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(self._of(params[pick]), value, rtol=1e-5, atol=1e-6)
 
 
 def _grad(param: nn.Parameter) -> Tensor:
     assert param.grad is not None
     return param.grad
-
-
-def _part(tensor: Tensor) -> np.ndarray[Any, Any]:
-    return tensor.detach().reshape(-1)[:PROBED].double().cpu().numpy()
 
 
 def clip_scale(params: Sequence[nn.Parameter], max_norm: float) -> float:

@@ -21,7 +21,19 @@ from gpu_optim import (
 )
 from gpu_rows import Contest, Row, Side, build_peers, construct, need
 from gpu_targets import REGISTRY
-from peers import FOREACH, FUSED, LR, OPTIONS, PEERS, Make, bytes_per_step, core_optimizers, same, torch_forms
+from peers import (
+    FOREACH,
+    FUSED,
+    LR,
+    OPTIONS,
+    PEERS,
+    Make,
+    bytes_per_step,
+    core_optimizers,
+    same,
+    torch_forms,
+    two_phase,
+)
 
 MI = 1 << 20
 LARGE, SMALL, TINY = [16 * MI] * 10, [1024] * 1000, [64] * 10_000
@@ -35,7 +47,7 @@ def contest(
     """One eager step of ours against peers, after STEPS steps that lead everybody to the same float64 values."""
     sizes = session.sizes(sizes)
     mine = parameters(session, sizes)
-    probe = Probe(mine)
+    probe = Probe(mine, whole=two_phase(core_name))
     ours = construct(need("thalweg.optim", name), mine, lr=LR, **options)
     theirs: dict[str, list[nn.Parameter]] = {}
 

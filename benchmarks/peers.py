@@ -94,18 +94,23 @@ def torch_forms(
     }
 
 
+def two_phase(core_name: str) -> bool:
+    """Whether the update of an element depends on norms of its tensor."""
+    return bool(tw._core.optimizers()[core_name]["two_phase"])
+
+
 def bytes_per_step(optimizer: torch.optim.Optimizer) -> int:
     """What a step must move: parameter, gradient and states read, parameter and states written. Call it after a step.
 
     A two-phase optimizer reads all of them once more before it writes: it needs the norms of its update.
     """
-    core = tw._core.optimizers().get(getattr(optimizer, "core_name", ""), {})
+    again = isinstance(optimizer, tw.optim.FusedOptimizer) and two_phase(optimizer.core_name)
     total = 0
     for group in optimizer.param_groups:
         for p in group["params"]:
             states = [v for v in optimizer.state[p].values() if isinstance(v, Tensor) and v.shape == p.shape]
             own, kept = p.numel() * p.element_size(), sum(v.numel() * v.element_size() for v in states)
-            total += 3 * own + 2 * kept + (2 * own + kept if core.get("two_phase") else 0)
+            total += 3 * own + 2 * kept + (2 * own + kept if again else 0)
     return total
 
 
