@@ -82,6 +82,7 @@ int TensorTable::step(const py::list& groups, const py::dict& state, const py::l
     rebuild(groups);
     collect_gradients(groups);
   }
+  if (!meshed_.empty()) localize();
   try {
     Pass pass = gather(outer_state_same(state));
     if (pass == Pass::kStatesChanged) {
@@ -112,13 +113,15 @@ void TensorTable::rebuild(const py::list& groups) {
   for (std::size_t g = 0; g < groups.size(); ++g) {
     for (const py::handle param : py::reinterpret_borrow<py::list>(item_of(groups[g].ptr(), names().params))) {
       Hot hot;
-      hot.param = param.ptr();
+      hot.param = hot.memory = param.ptr();
       hot.group = static_cast<std::int32_t>(g);
       hot_.push_back(hot);
       owned_.push_back({py::reinterpret_borrow<py::object>(param), {}, hold_accumulator(param), {}, {}, {}});
     }
   }
   checks_.assign(hot_.size(), Check{});
+  listed_.clear();
+  find_meshed();
 }
 
 void TensorTable::read_group(const py::dict& group, const py::handle& plans, Group& out) {
@@ -226,7 +229,7 @@ TensorTable::Pass TensorTable::gather(bool states_known) {
     TensorView p, d;
     try {
       d = view_of(grads_[n].ptr());
-      p = view_of(hot.param);
+      p = view_of(hot.memory);
     } catch (const py::error_already_set&) {  // sparse, meta and other tensors without plain memory
       refuse(n);
     }
@@ -242,7 +245,7 @@ TensorTable::Pass TensorTable::gather(bool states_known) {
     // A state tensor whose .data was swapped keeps its identity: one parameter per step has its addresses read anew.
     const std::size_t sample = active_[recheck_++ % active_.size()];
     const Hot before = hot_[sample];
-    if (keeps_state(sample) && (!fits(sample, view_of(before.param)) ||
+    if (keeps_state(sample) && (!fits(sample, view_of(before.memory)) ||
                                 !std::equal(std::begin(before.states), std::end(before.states), hot_[sample].states)))
       same = false;
   }
@@ -261,7 +264,8 @@ void TensorTable::add_item(std::size_t n, const TensorView& param, const TensorV
   item.ema_dtype = param.ref.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   item.master = hot.master;
   item.ema = hot.ema;
-  item.place = static_cast<std::uint32_t>(n);
+  item.place = static_cast<std::uint32_t>(n) + hot.shard;
+  item.norm_class = hot.norm_class;
   item.grad_write = grad_write_;
   item.stochastic = options_.stochastic_rounding && param.ref.dtype == DType::kBFloat16 && hot.master == nullptr;
   item.variant = static_cast<std::int16_t>(groups_[static_cast<std::size_t>(hot.group)].variant);

@@ -12,7 +12,7 @@ namespace thalweg::bindings {
 bool TensorTable::keeps_state(std::size_t n) const {
   return info_.counts_steps || !info_.scalar_names.empty() || options_.ema_decay >= 0 ||
          groups_[static_cast<std::size_t>(hot_[n].group)].states != 0 ||
-         (options_.master_weights && keeps_master(view_of(hot_[n].param).ref.dtype));
+         (options_.master_weights && keeps_master(view_of(hot_[n].memory).ref.dtype));
 }
 
 bool TensorTable::keeps_master(DType param) const { return options_.master_weights && size_of(param) == 2; }
@@ -41,7 +41,7 @@ void TensorTable::look_up_states(const py::dict& state) {
         info_.name, ": the state of ", missing.size(),
         " parameters does not exist yet and cannot be created while a CUDA graph is captured; step once before"));
   if (!missing.empty()) owner().attr("_init_states")(missing, masks);
-  for (const std::size_t n : stateful) look_up(n, view_of(hot_[n].param), state);
+  for (const std::size_t n : stateful) look_up(n, view_of(hot_[n].memory), state);
   outer_.clear();
   Py_ssize_t position = 0;
   PyObject* key = nullptr;
@@ -58,7 +58,7 @@ bool TensorTable::is_missing(std::size_t n, const py::dict& state) const {
   for (std::size_t k = info_.counts_steps ? 0 : 1; k < scalar_keys_.size(); ++k)
     if (!inner.contains(scalar_keys_[k])) return true;
   if (options_.ema_decay >= 0 && !inner.contains(names().ema)) return true;
-  return keeps_master(view_of(hot_[n].param).ref.dtype) && !inner.contains(names().master_param);
+  return keeps_master(view_of(hot_[n].memory).ref.dtype) && !inner.contains(names().master_param);
 }
 
 void TensorTable::look_up(std::size_t n, const TensorView& param, const py::dict& state) {
@@ -79,7 +79,7 @@ void TensorTable::look_up(std::size_t n, const TensorView& param, const py::dict
   check.version = 0;
   for (const auto& item : py::reinterpret_borrow<py::dict>(owned.inner)) {
     owned.values.push_back(py::reinterpret_borrow<py::object>(item.second));
-    if (is_tensor(item.second.ptr())) owned.aliases.push_back(item.second.attr("detach")());
+    if (is_tensor(item.second.ptr())) owned.aliases.push_back(memory_of(item.second).attr("detach")());
     if (check.count < kMaxKeys) check.values[check.count] = item.second.ptr();
     ++check.count;
   }
@@ -91,8 +91,8 @@ void TensorTable::look_up(std::size_t n, const TensorView& param, const py::dict
 // Address of a state tensor that has the parameter's device and layout and this type; null where there is none such.
 void* TensorTable::fitting(std::size_t n, const TensorView& param, const py::str& key, DType dtype) const {
   PyObject* value = PyDict_GetItemWithError(hot_[n].inner, key.ptr());
-  if (value == nullptr || !is_tensor(value)) return nullptr;
-  const TensorView state = view_of(value);
+  if (value == nullptr || !is_tensor(value) || !sharded_alike(n, value)) return nullptr;
+  const TensorView state = view_of(memory_of(value).ptr());
   const bool laid_out = is_dense(param) ? same_layout(param, state) : is_dense(state);
   const bool fits = laid_out && state.supported && state.ref.dtype == dtype && state.ref.device == param.ref.device &&
                     state.ref.numel == param.ref.numel;
@@ -126,7 +126,7 @@ bool TensorTable::scalars_fit(std::size_t n, std::int32_t device) {
   for (std::size_t k = info_.counts_steps ? 0 : 1; k < scalar_keys_.size(); ++k) {  // 0 may be what _count_of gave
     PyObject* value = PyDict_GetItemWithError(hot.inner, scalar_keys_[k].ptr());
     if (value == nullptr || !is_tensor(value)) return false;
-    const TensorView scalar = view_of(value);
+    const TensorView scalar = view_of(memory_of(py::handle(value)).ptr());
     const bool wide = scalar.ref.dtype == DType::kFloat64;
     const bool floating = wide || scalar.ref.dtype == DType::kFloat32;
     if (!scalar.supported || !floating || scalar.ref.numel != 1 || scalar.ref.device != device) return false;

@@ -117,9 +117,9 @@ struct Unconverted {
   }
 };
 
-// Blocks of a multiprocessor, at least: bounds the registers.
+// Blocks of a multiprocessor, at least: bounds the registers. Four states, or four loop bodies, do not fit into 64.
 template <class Op>
-constexpr int kPlainBlocks = Op::kStateNames.size() > 3 ? 3 : 4;
+constexpr int kPlainBlocks = Op::kStateNames.size() > 3 || Op::kVariants > 3 ? 3 : 4;
 
 template <class Op, int V, class T>
 struct PlainUpdate : Unconverted<Op, V, T, false> {};

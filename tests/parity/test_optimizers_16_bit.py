@@ -11,7 +11,19 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from parity.optimizer_cases import CASES, IDS, REGISTRY, class_of, give, parameters, tensors
+from parity.optimizer_cases import (
+    CASES,
+    IDS,
+    NAMES,
+    REGISTRY,
+    class_of,
+    contents,
+    give,
+    parameters,
+    same_bits,
+    steps,
+    tensors,
+)
 from reference import REFERENCES
 
 LR = 2.0**-7  # so that it is a 16-bit number
@@ -79,3 +91,19 @@ def test_every_step_is_that_of_float64_rounded_once(name: str, options: dict[str
                 assert (np.abs(wide(tensor) - value_of) <= 1.001 * rounding + allowed[key]).all(), (key, k)
             if "master_param" in state:
                 assert torch.equal(p.detach(), state["master_param"].to(dtype))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_master_weights_begin_with_the_first_step(name: str) -> None:
+    """Weights are often loaded after the optimizer was made."""
+    start = tensors(3, BRAIN, (1, 33))
+    ends = []
+    for late in (True, False):
+        params = parameters([torch.zeros_like(t) for t in start] if late else start)
+        optimizer = class_of(name)(params, lr=LR, master_weights=True, ema_decay=0.5)
+        with torch.no_grad():
+            for p, t in zip(params, start, strict=True):
+                p.copy_(t)
+        steps(optimizer, params, range(3))
+        ends.append(contents(optimizer))
+    assert same_bits(*ends)

@@ -54,6 +54,7 @@ struct StepItem {
   std::int32_t scalars = 0;       // index into the scalars
   std::uint32_t place = 0;        // of the parameter in its optimizer; keys stochastic rounding
   std::int16_t variant = 0;
+  std::int16_t norm_class = 0;  // tensors whose squares are added over the same processes; 0: over this one alone
   DType dtype = DType::kFloat32;  // of param
   DType grad_dtype = DType::kFloat32;
   DType state_dtype = DType::kFloat32;

@@ -62,7 +62,7 @@ class FusedOptimizer(ScheduledGroups):
 
     def _start_afresh(self) -> None:
         """What neither pickle nor deepcopy carry: everything that knows an address or a device."""
-        self._clocks, self._norms = {}, {}
+        self._clocks, self._norms, self._made, self._mesh_classes = {}, {}, {}, {}
         self._found_inf_out = None
         self._graphed = []
         self._unsure = self._captured = False

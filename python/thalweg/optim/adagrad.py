@@ -91,7 +91,7 @@ class Adagrad(FusedOptimizer):
         self._check_group(defaults)
         super().__init__(params, defaults, **options)
         every = [p for group in self.param_groups for p in group["params"]]
-        self._init_states(every, [1] * len(every))
+        self._init_states(every, [1] * len(every), copies=False)
 
     def share_memory(self) -> None:
         """Move the sums to shared memory, for training by several processes, as torch's class does.

@@ -27,6 +27,7 @@ class SGDScheduleFree(ScheduleFree):
     The parameters are y while training; `eval()` puts x in their place and `train()` y. BatchNorm's running statistics
     are those of y: before an evaluation, call `eval()`, send some training batches through the model in its training
     mode, and only then evaluate, for instance by `torch.optim.swa_utils.update_bn`.
+    z is a state, but holds weights: with 16-bit parameters use `master_weights`, and leave `state_dtype` alone.
 
     Use:
         In place of SGD with a schedule, when the length of the run is not known; the learning rate is larger, 1 to 50
@@ -110,6 +111,7 @@ class AdamWScheduleFree(ScheduleFree):
     parameters are y while training; `eval()` puts x in their place and `train()` y. BatchNorm's running statistics are
     those of y: before an evaluation, call `eval()`, send some training batches through the model in its training mode,
     and only then evaluate, for instance by `torch.optim.swa_utils.update_bn`.
+    z is a state, but holds weights: with 16-bit parameters use `master_weights`, and leave `state_dtype` alone.
 
     Use:
         In place of AdamW with a schedule, when the length of the run is not known; the learning rate is 1 to 10 times

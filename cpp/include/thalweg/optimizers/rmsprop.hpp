@@ -46,13 +46,9 @@ struct RMSprop : OptimizerDefaults {
       variance = variance - s[2] * s[2];
       variance = variance < 0 ? T(0) : variance;
     }
-    const T root = square_root(variance) + c.eps;
-    if constexpr ((V & kMomentum) != 0) {
-      s[1] = c.momentum * s[1] + g / root;
-      p = p - c.lr * s[1];
-    } else {
-      p = p - c.lr * g / root;
-    }
+    T step = g / (square_root(variance) + c.eps);
+    if constexpr ((V & kMomentum) != 0) step = s[1] = c.momentum * s[1] + step;
+    p = p - c.lr * step;
   }
 };
 
