@@ -34,7 +34,7 @@ def follow(text: str, tree: Path) -> list[str]:
             assert not path.exists(), f"{name} is there already"
             path.write_text(code)
         elif kind == "at the end":
-            path.write_text(path.read_text() + code)
+            path.write_text(path.read_text() + "\n\n" + code)
         else:
             for hunk in code.split("@@\n"):
                 lines = hunk.splitlines()
