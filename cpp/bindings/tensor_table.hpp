@@ -48,8 +48,7 @@ class TensorTable {
   //   _count_of(param, first)      its number of steps on the device, where torch's state has no such entry
   //   _control(param)              None, or what StepControl holds, as tensors on its device
   //   _mesh_place(param)           of a DTensor: its class, whose squares are added over the same processes (0: none),
-  //   and
-  //                                which of the different shards this process has
+  //                                and which of the different shards this process has
   //   _aligned_grad(param)         its gradient, sharded as the parameter is
   //   _sharded_alike(a, b)         whether two DTensors have the same local part of the same shape here
   //   _sum_over_mesh(numbers)      of each class but 0 a list: its elements' sums over the processes of the class
