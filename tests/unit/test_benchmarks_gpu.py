@@ -77,6 +77,10 @@ def test_every_optimizer_of_the_registry_has_a_row() -> None:
         assert any(row.what.startswith(f"{cls.__name__} ") for row in ROWS) or cls is tw.optim.Adam, cls
 
 
+def test_tables_of_peers_and_options_name_optimizers_of_the_registry() -> None:
+    assert {*peers.PEERS, *peers.OPTIONS} <= {name for name, _ in peers.core_optimizers()}
+
+
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", [name for name, _ in peers.core_optimizers()])
 def test_a_part_of_a_tensor_stands_for_it_unless_norms_are_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
