@@ -53,6 +53,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ademamix": {"alpha": 5.0},  # the paper's
     # pytorch_optimizer has no bias correction, decays weights before the norms are taken, and scales without decay too.
     "lamb": {"weight_decay": 0.0, "bias_correction": False, "always_adapt": True},
+    "lars": {"momentum": 0.9, "always_adapt": True},
 }
 
 # What people would take instead, by core name. All keep float32 states. Optimizers with 8-bit states (bitsandbytes,
@@ -71,6 +72,8 @@ PEERS: dict[str, tuple[Peer, ...]] = {
         # which no version of the paper does.
         Peer("pytorch-optimizer", "pytorch_optimizer", "Lamb", {"adam_debias": True}, {"clamp": float("inf")}),
     ),
+    # pytorch_optimizer's LARS leaves tensors of one dimension, which these are, as they are.
+    "lars": (Peer("timm", "timm.optim", "Lars", {**OPTIONS["lars"], "foreach": True}),),
     "sgd_schedule_free": (Peer("schedulefree", "schedulefree", "SGDScheduleFree"),),
     "adamw_schedule_free": (Peer("schedulefree", "schedulefree", "AdamWScheduleFree"),),
 }
