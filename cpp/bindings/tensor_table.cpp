@@ -164,7 +164,7 @@ bool TensorTable::collect_gradients(const py::list& groups) {
         __builtin_prefetch(hot_[n + kObjectsAhead].inner);
         prefetch_tensor(hot_[n + kContentsAhead].param);
       }
-      grads_.push_back(grad_of(hot_[n].param));
+      grads_.push_back(grad_of(hot_[n].param, hot_[n].memory != hot_[n].param));
     }
   }
   return n == hot_.size();
