@@ -63,6 +63,7 @@ def test_resume_in_the_middle_has_the_same_bits(name: str, options: dict[str, An
         twin = again.param_groups[0]["params"]
     assert again.schedule_step == 6
     assert again.param_groups[0]["lr"] == optimizer.schedules[0](6)
+    assert set(again.param_groups[0]) == set(optimizer.param_groups[0])
     assert same_bits(contents(again), contents(optimizer))
     steps(optimizer, params, range(6, 15))
     steps(again, twin, range(6, 15))

@@ -63,11 +63,9 @@ class FusedOptimizer(ScheduledGroups):
     def _start_afresh(self) -> None:
         """What neither pickle nor deepcopy carry: everything that knows an address or a device."""
         self._clocks, self._norms, self._made, self._mesh_classes, self._shared = {}, {}, {}, {}, {}
-        self._found_inf_out = None
-        self._graphed = []
+        self._graphed, self._found_inf_out = [], None
         self._unsure = self._captured = False
-        if "_counts" not in self.__dict__:
-            self._counts = {}
+        self.__dict__.setdefault("_counts", {})
 
     @property
     def grad_norm(self) -> Tensor | None:
@@ -289,6 +287,8 @@ class FusedOptimizer(ScheduledGroups):
             self._plans = [self._plans_of(index) for index in range(len(self._schedules))]
             self._start_afresh()
         self._table = None
+        if self.torch_class is None:
+            self.defaults.pop("differentiable", None)  # torch's own has just put it there
         for group in self.param_groups:
             for key, value in self.defaults.items():
                 group.setdefault(key, value)
