@@ -8,14 +8,13 @@ torch's recursion goes on from the rate that is there. Both are the same in exac
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from .. import _core
 from ..schedules._plan import Tree, compile_plan
 from ._bound import _write
 
@@ -66,42 +65,46 @@ class Restored(LRScheduler):
         return self.__dict__.copy()  # what the slots hold is found again
 
 
-class _Curves:
-    """The compiled curves of a scheduler: distinct plans, and which one each group has."""
+class Curves:
+    """Compiled curves, one per group: distinct plans, and which one each group has."""
 
-    __slots__ = ("key", "last", "momenta", "place", "plans")
+    __slots__ = ("place", "plans", "value_at")
 
-    def __init__(self, key: Any, trees: Sequence[Tree], momenta: Sequence[Tree], last: int) -> None:
-        self.key = key  # the arguments that the curves come from
-        self.last = last  # step from which on torch decides
+    def __init__(self, trees: Sequence[Tree]) -> None:
         distinct = list(dict.fromkeys(trees))
         self.plans = [compile_plan(tree) for tree in distinct]
-        self.place = [distinct.index(tree) for tree in trees] if len(distinct) > 1 else None
-        known: dict[Tree, _core.Plan] = {}
-        self.momenta = [known.setdefault(tree, compile_plan(tree)) for tree in momenta]
+        self.place = [distinct.index(tree) for tree in trees]
+        self.value_at = self.plans[0].value_at if len(distinct) == 1 else None  # the one of all groups
 
-    def values(self, step: int, groups: int) -> list[float]:
+    def values(self, step: int) -> list[Any]:
         found = [plan.value_at(step) for plan in self.plans]
-        return found * groups if self.place is None else [found[place] for place in self.place]
+        return [found[place] for place in self.place]
+
+
+class _Compiled(NamedTuple):
+    key: tuple[Any, ...]  # the arguments that the curves come from
+    last: int  # from the step after it on torch decides
+    rates: Curves
+    momenta: Curves | None
 
 
 class Planned(Restored):
     """A scheduler with a closed form. Subclasses name torch's class as their second base and give `_curve`."""
 
     __slots__ = ("_compiled", "_here", "_left")
-    _compiled: _Curves | None  # None: these arguments have no plan
+    _compiled: _Compiled | None  # None: these arguments have no plan
     _left: list[Any]  # what this scheduler left in each group: the number, (tensor, version), or _ELSEWHERE
     _here: list[bool]  # which groups the step that is being done leaves on their curves
 
-    _read: ClassVar[Callable[[Any], tuple[Any, ...]]]  # everything that the curves depend on; lists among it are copied
+    _read: ClassVar[Any]  # (scheduler) -> a tuple of everything that the curves depend on; lists among it are copied
     _overwrites: ClassVar[bool] = False  # torch's class too writes a function of the step, whatever is there
-    _quick: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         # A user's subclass with its own get_lr must be asked at every step.
         ours = cls.__module__.startswith(f"{__package__}.")
-        cls._quick = ours or (cls._quick and not {"get_lr", "_update_lr"} & cls.__dict__.keys())
+        if not ours and {"get_lr", "_update_lr"} & cls.__dict__.keys():
+            cls._step_along = _never  # type: ignore[assignment]
 
     def _curve(self, base: float, index: int) -> Tree:
         """The curve of group `index` with this base rate."""
@@ -115,8 +118,8 @@ class Planned(Restored):
 
     # ---- the curves --------------------------------------------------------------------------------------
 
-    def _curves(self) -> _Curves | None:
-        key = type(self)._read(self)
+    def _curves(self) -> _Compiled | None:
+        key = self._read(self)
         try:
             compiled = self._compiled
             if compiled is not None and compiled.key == key:
@@ -126,7 +129,8 @@ class Planned(Restored):
         key = tuple(list(part) if isinstance(part, list) else part for part in key)
         try:
             trees = [self._curve(real(base), index) for index, base in enumerate(self.base_lrs)]
-            self._compiled = _Curves(key, trees, self._momentum_curves(), self._last_planned())
+            momenta = self._momentum_curves()
+            self._compiled = _Compiled(key, self._last_planned(), Curves(trees), Curves(momenta) if momenta else None)
         except (Unplanned, ValueError, TypeError, OverflowError, struct.error):
             self._compiled = None
         return self._compiled
@@ -136,7 +140,7 @@ class Planned(Restored):
         curves = self._curves()
         if curves is None or type(step) is not int or not 0 <= step <= curves.last:
             return None
-        return curves.values(step, len(self.base_lrs))
+        return curves.rates.values(step)
 
     # ---- torch's interface -------------------------------------------------------------------------------
 
@@ -148,7 +152,7 @@ class Planned(Restored):
         if now is None:
             return super().get_lr()
         self._write_momenta(self.last_epoch)
-        rates = [group["lr"] for group in groups]
+        rates: list[Any] = [group["lr"] for group in groups]
         self._here = [True] * len(now) if self._overwrites else self._on_curve(rates, now)
         self._here += [False] * (len(groups) - len(now))  # groups that were added have no base rate
         if not all(self._here):
@@ -185,12 +189,12 @@ class Planned(Restored):
         here = [untouched(mark, rate) for mark, rate in zip(left, rates, strict=True)][: len(now)]
         if all(here):
             return here
-        places: list[Sequence[Any]] = [self.base_lrs if self.last_epoch == 0 else self._planned(self.last_epoch - 1) or now]
+        places: list[Sequence[Any]] = [
+            self.base_lrs if self.last_epoch == 0 else self._planned(self.last_epoch - 1) or now
+        ]
         if self._is_initial and self.last_epoch > 0:  # resumed: the rates may be restored already, or not at all
             places += [now, self.base_lrs]
-        return [
-            ok or any(same(rates[index], float(place[index])) for place in places) for index, ok in enumerate(here)
-        ]
+        return [ok or any(same(rates[index], float(place[index])) for place in places) for index, ok in enumerate(here)]
 
     def _update_lr(self, epoch: int | None = None) -> None:
         super()._update_lr(epoch)
@@ -209,27 +213,28 @@ class Planned(Restored):
         """The step when nobody else wrote and all rates are numbers; False: nothing was done."""
         try:
             curves, left = self._compiled, self._left
-        except AttributeError:
+        except AttributeError:  # a copy
             return False
         groups = self.optimizer.param_groups
         step = self.last_epoch + 1
-        if curves is None or not self._quick or step > curves.last or len(left) != len(groups):
+        if curves is None or step > curves.last or len(left) != len(groups) or self._read(self) != curves.key:
             return False
-        if type(self)._read(self) != curves.key:
-            return False
-        for group, rate in zip(groups, left, strict=True):
+        for group, rate in zip(groups, left):  # noqa: B905  (their lengths are equal)
             if group["lr"] is not rate:
                 return False
-        if curves.place is None:
-            value = curves.plans[0].value_at(step)
+        rates: list[Any]
+        value_at = curves.rates.value_at
+        if value_at is not None:
+            value = value_at(step)
             for group in groups:
                 group["lr"] = value
-            self._left = self._last_lr = [value] * len(groups)
+            rates = [value] * len(groups)
         else:
-            self._left = self._last_lr = rates = curves.values(step, len(groups))
+            rates = curves.rates.values(step)
             for group, value in zip(groups, rates, strict=True):
                 group["lr"] = value
-        if curves.momenta:
+        self._left = self._last_lr = rates
+        if curves.momenta is not None:
             self._write_momenta(step)
         self._step_count += 1
         self.last_epoch = step
@@ -242,6 +247,10 @@ class Planned(Restored):
         super()._write_back()
         if self._planned(self.last_epoch) is not None:
             self._write_momenta(self.last_epoch)
+
+
+def _never(scheduler: Planned) -> bool:
+    return False
 
 
 def has_begun(scheduler: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from operator import attrgetter
+from typing import Any
 
 from torch import Tensor
 from torch.optim import lr_scheduler
@@ -109,6 +110,6 @@ class CosineAnnealingWarmRestarts(Planned, lr_scheduler.CosineAnnealingWarmResta
         curves = self._curves()
         assert curves is not None
         whole = math.floor(epoch)
-        _, position, self.T_i = curves.plans[0].cycle_at(whole)
+        position: Any
+        _, position, self.T_i = curves.rates.plans[0].cycle_at(whole)
         self.T_cur = position + (epoch - whole)
-

@@ -24,15 +24,15 @@ class _Cycling(Planned):
 
     def _write_momenta(self, step: int) -> None:
         curves = self._compiled
-        if curves is None or not curves.momenta:
+        if curves is None or curves.momenta is None:
             return
-        plan, value = None, 0.0
-        for group, other in zip(self.optimizer.param_groups, curves.momenta, strict=True):
-            if other is not plan:
-                plan, value = other, other.value_at(step)
-            if self.use_beta1:
+        groups, momenta = self.optimizer.param_groups, curves.momenta
+        values = momenta.values(step) if momenta.value_at is None else [momenta.value_at(step)] * len(groups)
+        if self.use_beta1:
+            for group, value in zip(groups, values, strict=True):
                 group["betas"] = (value, *group["betas"][1:])
-            else:
+        else:
+            for group, value in zip(groups, values, strict=True):
                 group["momentum"] = value
 
 
@@ -57,10 +57,13 @@ class CyclicLR(_Cycling, lr_scheduler.CyclicLR):
         Smith: Cyclical learning rates for training neural networks, arXiv 1506.01186, section 3.1.
     """
 
-    def _read(self) -> tuple[Any, ...]:
-        momenta = (self.base_momentums, self.max_momentums) if self.cycle_momentum else ()
-        return (self.base_lrs, self.max_lrs, self.total_size, self.step_ratio, self.mode, self.gamma,
-                self._scale_fn_custom, *momenta)  # fmt: skip
+    _rates = attrgetter("base_lrs", "max_lrs", "total_size", "step_ratio", "mode", "gamma", "_scale_fn_custom")
+    _momenta = attrgetter("base_momentums", "max_momentums")
+
+    @staticmethod
+    def _read(scheduler: CyclicLR) -> tuple[Any, ...]:
+        rates = CyclicLR._rates(scheduler)
+        return (*rates, *CyclicLR._momenta(scheduler)) if scheduler.cycle_momentum else rates
 
     def _triangle(self, low: Any, high: Any) -> Tree:
         if self._scale_fn_custom is not None:
@@ -107,10 +110,12 @@ class OneCycleLR(_Cycling, lr_scheduler.OneCycleLR):
     _rates = itemgetter("initial_lr", "max_lr", "min_lr")
     _momenta = itemgetter("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")
 
-    def _read(self) -> tuple[Any, ...]:
-        read = OneCycleLR._momenta if self.cycle_momentum else OneCycleLR._rates
-        return (self.total_steps, self._schedule_phases, self.__dict__.get("_anneal_func_type"), len(self.base_lrs),
-                list(map(read, self.optimizer.param_groups)))  # fmt: skip
+    @staticmethod
+    def _read(scheduler: OneCycleLR) -> tuple[Any, ...]:
+        own = scheduler.__dict__
+        read = OneCycleLR._momenta if own["cycle_momentum"] else OneCycleLR._rates
+        return (own["total_steps"], own["_schedule_phases"], own.get("_anneal_func_type"),
+                *map(read, own["optimizer"].param_groups))  # fmt: skip
 
     def _phases(self, group: dict[str, Any], what: str) -> Tree:
         anneal = self.__dict__.get("_anneal_func_type")

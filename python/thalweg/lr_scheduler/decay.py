@@ -49,8 +49,9 @@ class MultiStepLR(Planned, lr_scheduler.MultiStepLR):
         0.25
     """
 
-    def _read(self) -> tuple[Any, ...]:
-        return self.base_lrs, self.gamma, tuple(self.milestones.items())
+    @staticmethod
+    def _read(scheduler: MultiStepLR) -> tuple[Any, ...]:
+        return scheduler.base_lrs, scheduler.gamma, tuple(scheduler.milestones.items())
 
     def _curve(self, base: float, index: int) -> Tree:
         milestones = tuple(steps(milestone) for milestone in sorted(self.milestones.elements()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch.optim import lr_scheduler
 
 from ._planned import Restored
@@ -30,6 +32,7 @@ class ReduceLROnPlateau(Restored, lr_scheduler.ReduceLROnPlateau):
 
     def _is_better(self, a: float, best: float) -> bool:
         if self.threshold_mode != "rel" or abs(best) == float("inf"):
-            return bool(super()._is_better(a, best))
+            absolute: Any = super()
+            return bool(absolute._is_better(a, best))
         margin = self.threshold * abs(best)
-        return a < best - margin if self.mode == "min" else a > best + margin
+        return bool(a < best - margin if self.mode == "min" else a > best + margin)
