@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
+from .. import _core
 from ..schedules._plan import Tree, compile_plan
 from ._bound import _write
 
 _LAST = 2**53  # float64, in which shapes are computed, holds every step up to here
-_ELSEWHERE = object()  # mark of a rate that is not on the curve
 
 
 class Unplanned(Exception):
@@ -65,39 +65,19 @@ class Restored(LRScheduler):
         return self.__dict__.copy()  # what the slots hold is found again
 
 
-class Curves:
-    """Compiled curves, one per group: distinct plans, and which one each group has."""
-
-    __slots__ = ("place", "plans", "value_at")
-
-    def __init__(self, trees: Sequence[Tree]) -> None:
-        distinct = list(dict.fromkeys(trees))
-        self.plans = [compile_plan(tree) for tree in distinct]
-        self.place = [distinct.index(tree) for tree in trees]
-        self.value_at = self.plans[0].value_at if len(distinct) == 1 else None  # the one of all groups
-
-    def values(self, step: int) -> list[Any]:
-        found = [plan.value_at(step) for plan in self.plans]
-        return [found[place] for place in self.place]
-
-
-class _Compiled(NamedTuple):
-    key: tuple[Any, ...]  # the arguments that the curves come from
-    last: int  # from the step after it on torch decides
-    rates: Curves
-    momenta: Curves | None
-
-
 class Planned(Restored):
     """A scheduler with a closed form. Subclasses name torch's class as their second base and give `_curve`."""
 
     __slots__ = ("_compiled", "_here", "_left")
-    _compiled: _Compiled | None  # None: these arguments have no plan
-    _left: list[Any]  # what this scheduler left in each group: the number, (tensor, version), or _ELSEWHERE
+    _compiled: _core.RateWriter | None  # None: these arguments have no plan
+    _left: list[Any]  # marks of the tensors that this scheduler filled
     _here: list[bool]  # which groups the step that is being done leaves on their curves
 
-    _read: ClassVar[Any]  # (scheduler) -> a tuple of everything that the curves depend on; lists among it are copied
+    _arguments: ClassVar[tuple[str, ...]]  # attributes that the curves come from
+    _group_arguments: ClassVar[tuple[str, ...]] = ()  # and items of the groups
     _overwrites: ClassVar[bool] = False  # torch's class too writes a function of the step, whatever is there
+    _counts: ClassVar[bool] = True  # torch's class keeps _step_count
+    _last: ClassVar[str] = ""  # attribute with the step after which torch decides
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -113,34 +93,43 @@ class Planned(Restored):
     def _momentum_curves(self) -> list[Tree]:
         return []
 
-    def _last_planned(self) -> int:
-        return _LAST
-
     # ---- the curves --------------------------------------------------------------------------------------
 
-    def _curves(self) -> _Compiled | None:
-        key = self._read(self)
-        try:
-            compiled = self._compiled
-            if compiled is not None and compiled.key == key:
-                return compiled
-        except AttributeError:  # not compiled yet, or a copy
-            pass
-        key = tuple(list(part) if isinstance(part, list) else part for part in key)
-        try:
-            trees = [self._curve(real(base), index) for index, base in enumerate(self.base_lrs)]
-            momenta = self._momentum_curves()
-            self._compiled = _Compiled(key, self._last_planned(), Curves(trees), Curves(momenta) if momenta else None)
-        except (Unplanned, ValueError, TypeError, OverflowError, struct.error):
-            self._compiled = None
-        return self._compiled
+    def _writer(self) -> _core.RateWriter | None:
+        """The compiled curves, or None where these arguments have none."""
+        compiled = getattr(self, "_compiled", None)
+        if compiled is None or not compiled.matches(self.__dict__):
+            try:
+                compiled = self._compile()
+            except (Unplanned, ValueError, TypeError, OverflowError, struct.error):
+                compiled = None
+            self._compiled = compiled
+        return compiled
+
+    def _compile(self) -> _core.RateWriter:
+        trees = [self._curve(float(base), index) for index, base in enumerate(self.base_lrs)]
+        momenta = self._momentum_curves()
+        distinct, others = list(dict.fromkeys(trees)), list(dict.fromkeys(momenta))
+        return _core.RateWriter(
+            self.__dict__,
+            self._arguments,
+            self._group_arguments,
+            [compile_plan(tree) for tree in distinct],
+            [distinct.index(tree) for tree in trees],
+            [compile_plan(tree) for tree in others],
+            [others.index(tree) for tree in momenta],
+            "betas" if getattr(self, "use_beta1", False) else "momentum",
+            steps(getattr(self, self._last)) if self._last else _LAST,
+            self._counts,
+        )
 
     def _planned(self, step: Any) -> list[float] | None:
         """The curves' values at a step, one per group with a base rate; None: ask torch."""
-        curves = self._curves()
-        if curves is None or type(step) is not int or not 0 <= step <= curves.last:
+        writer = self._writer()
+        last = getattr(self, self._last) if self._last else _LAST
+        if writer is None or type(step) is not int or not 0 <= step <= last:
             return None
-        return curves.rates.values(step)
+        return writer.values(step)
 
     # ---- torch's interface -------------------------------------------------------------------------------
 
@@ -151,7 +140,7 @@ class Planned(Restored):
         self._here = [False] * len(groups)
         if now is None:
             return super().get_lr()
-        self._write_momenta(self.last_epoch)
+        self._write_momenta()
         rates: list[Any] = [group["lr"] for group in groups]
         self._here = [True] * len(now) if self._overwrites else self._on_curve(rates, now)
         self._here += [False] * (len(groups) - len(now))  # groups that were added have no base rate
@@ -177,76 +166,54 @@ class Planned(Restored):
             self._here = [False] * len(groups)
             closed: Any = getattr(super(), "_get_closed_form_lr", super().get_lr)
             return list(closed())
-        self._write_momenta(self.last_epoch)
+        self._write_momenta()
         self._here = [True] * len(groups)
         return [typed(group["lr"], value) for group, value in zip(groups, now, strict=True)]
 
     def _on_curve(self, rates: list[Any], now: list[float]) -> list[bool]:
         """Which groups have the rate that this scheduler alone would have left there."""
-        left = getattr(self, "_left", None)
-        if left is None or len(left) != len(rates):
-            left = [_ELSEWHERE] * len(rates)
-        here = [untouched(mark, rate) for mark, rate in zip(left, rates, strict=True)][: len(now)]
+        left = getattr(self, "_left", ())
+        here = [untouched(mark, rate) for mark, rate in zip(left, rates, strict=False)]
+        here = (here + [False] * len(now))[: len(now)]
         if all(here):
             return here
-        places: list[Sequence[Any]] = [
-            self.base_lrs if self.last_epoch == 0 else self._planned(self.last_epoch - 1) or now
-        ]
+        before = self.base_lrs if self.last_epoch == 0 else self._planned(self.last_epoch - 1) or now
+        places: list[Sequence[Any]] = [before]
         if self._is_initial and self.last_epoch > 0:  # resumed: the rates may be restored already, or not at all
             places += [now, self.base_lrs]
         return [ok or any(same(rates[index], float(place[index])) for place in places) for index, ok in enumerate(here)]
 
     def _update_lr(self, epoch: int | None = None) -> None:
         super()._update_lr(epoch)
-        groups = self.optimizer.param_groups
-        if all(self._here) and not any(isinstance(rate, Tensor) for rate in self._last_lr):
-            self._left = self._last_lr
-        else:
-            self._left = [mark(group["lr"]) if ok else _ELSEWHERE for group, ok in zip(groups, self._here, strict=True)]
+        groups, compiled = self.optimizer.param_groups, getattr(self, "_compiled", None)
+        numbers = all(self._here) and not any(isinstance(group["lr"], Tensor) for group in groups)
+        self._left = (
+            [] if numbers else [mark(g["lr"]) if ok else None for g, ok in zip(groups, self._here, strict=True)]
+        )
+        if compiled is not None:
+            compiled.leave([group["lr"] for group in groups] if numbers else [])
 
     def step(self, epoch: int | None = None) -> None:
         """Move to the next step and write its rates; `epoch` jumps there (deprecated in torch)."""
-        if epoch is not None or self._step_count < 2 or not self._step_along():
+        if epoch is not None or not self._step_along():
             super().step(epoch)  # warns about a wrong order of calls in the first two steps
 
     def _step_along(self) -> bool:
-        """The step when nobody else wrote and all rates are numbers; False: nothing was done."""
+        """The usual step: nobody else wrote, and all rates are numbers. False: nothing was done."""
         try:
-            curves, left = self._compiled, self._left
+            compiled = self._compiled
         except AttributeError:  # a copy
             return False
-        groups = self.optimizer.param_groups
-        step = self.last_epoch + 1
-        if curves is None or step > curves.last or len(left) != len(groups) or self._read(self) != curves.key:
-            return False
-        for group, rate in zip(groups, left):  # noqa: B905  (their lengths are equal)
-            if group["lr"] is not rate:
-                return False
-        rates: list[Any]
-        value_at = curves.rates.value_at
-        if value_at is not None:
-            value = value_at(step)
-            for group in groups:
-                group["lr"] = value
-            rates = [value] * len(groups)
-        else:
-            rates = curves.rates.values(step)
-            for group, value in zip(groups, rates, strict=True):
-                group["lr"] = value
-        self._left = self._last_lr = rates
-        if curves.momenta is not None:
-            self._write_momenta(step)
-        self._step_count += 1
-        self.last_epoch = step
-        return True
+        return compiled is not None and compiled.advance(self.__dict__)
 
-    def _write_momenta(self, step: int) -> None:
-        """What cycles beside the rate; nothing here."""
+    def _write_momenta(self) -> None:
+        if self._compiled is not None:
+            self._compiled.write_momenta(self.optimizer.param_groups, self.last_epoch)
 
     def _write_back(self) -> None:
         super()._write_back()
         if self._planned(self.last_epoch) is not None:
-            self._write_momenta(self.last_epoch)
+            self._write_momenta()
 
 
 def _never(scheduler: Planned) -> bool:
@@ -261,11 +228,6 @@ def has_begun(scheduler: Any) -> bool:
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------
-
-
-def real(value: Any) -> float:
-    """A number as a float."""
-    return float(value)
 
 
 def number(value: Any) -> float:
@@ -288,17 +250,13 @@ def typed(like: Any, value: float) -> float | Tensor:
 
 
 def mark(rate: Any) -> Any:
-    """What `untouched` recognises a rate by; of a tensor its version, so that a device is not waited for."""
-    if not isinstance(rate, Tensor):
-        return rate
-    return _ELSEWHERE if rate.is_inference() else (rate, rate._version)
+    """What `untouched` recognises a tensor by: its version, so that a device is not waited for."""
+    return (rate, rate._version) if isinstance(rate, Tensor) and not rate.is_inference() else None
 
 
 def untouched(left: Any, rate: Any) -> bool:
     """Whether nobody wrote since `mark(rate)`."""
-    if isinstance(rate, Tensor):
-        return isinstance(left, tuple) and left[0] is rate and left[1] == rate._version
-    return left is rate
+    return left is not None and left[0] is rate and bool(left[1] == rate._version)
 
 
 def same(rate: Any, value: float) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from operator import attrgetter
 from typing import Any
 
 from torch import Tensor
@@ -35,7 +34,7 @@ class CosineAnnealingLR(Planned, lr_scheduler.CosineAnnealingLR):
         Loshchilov, Hutter: SGDR, arXiv 1608.03983, equation 5.
     """
 
-    _read = attrgetter("base_lrs", "T_max", "eta_min")
+    _arguments = ("base_lrs", "T_max", "eta_min")
 
     def _curve(self, base: float, index: int) -> Tree:
         length, low = steps(self.T_max, 1), number(self.eta_min)
@@ -65,8 +64,9 @@ class CosineAnnealingWarmRestarts(Planned, lr_scheduler.CosineAnnealingWarmResta
         Loshchilov, Hutter: SGDR, arXiv 1608.03983, equation 5.
     """
 
-    _read = attrgetter("base_lrs", "T_0", "T_mult", "eta_min")
+    _arguments = ("base_lrs", "T_0", "T_mult", "eta_min")
     _overwrites = True
+    _counts = False
 
     def _curve(self, base: float, index: int) -> Tree:
         length, factor = steps(self.T_0, 1), steps(self.T_mult, 1)
@@ -88,8 +88,9 @@ class CosineAnnealingWarmRestarts(Planned, lr_scheduler.CosineAnnealingWarmResta
     def step(self, epoch: float | None = None) -> None:
         """Move to the next step, or to a fractional epoch, and write the rates there."""
         if epoch is None:
-            if self.last_epoch >= 0 and type(self.T_cur) is int and self._step_along():
-                self._find_cycle(self.last_epoch)
+            if type(self.T_cur) is int and self._step_along():
+                writer: Any = self._compiled
+                _, self.T_cur, self.T_i = writer.cycle_at(self.last_epoch)
                 return
             epoch = 0 if self.last_epoch < 0 else self.last_epoch + 1 + self.T_cur % 1
         elif epoch < 0:
@@ -100,16 +101,12 @@ class CosineAnnealingWarmRestarts(Planned, lr_scheduler.CosineAnnealingWarmResta
         self._move(self.last_epoch + 1 if epoch is None else epoch)
 
     def _move(self, epoch: float) -> None:
-        if self._curves() is None:
+        writer = self._writer()
+        if writer is None:
             super(Planned, self).step(epoch)
             return
-        self._find_cycle(epoch)
-        super()._update_lr(math.floor(epoch))
-
-    def _find_cycle(self, epoch: float) -> None:
-        curves = self._curves()
-        assert curves is not None
         whole = math.floor(epoch)
         position: Any
-        _, position, self.T_i = curves.rates.plans[0].cycle_at(whole)
+        _, position, self.T_i = writer.cycle_at(whole)
         self.T_cur = position + (epoch - whole)
+        super()._update_lr(whole)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import attrgetter, itemgetter
 from typing import Any
 
 from torch.optim import lr_scheduler
@@ -21,19 +20,6 @@ class _Cycling(Planned):
     _overwrites = True
     cycle_momentum: bool
     use_beta1: bool
-
-    def _write_momenta(self, step: int) -> None:
-        curves = self._compiled
-        if curves is None or curves.momenta is None:
-            return
-        groups, momenta = self.optimizer.param_groups, curves.momenta
-        values = momenta.values(step) if momenta.value_at is None else [momenta.value_at(step)] * len(groups)
-        if self.use_beta1:
-            for group, value in zip(groups, values, strict=True):
-                group["betas"] = (value, *group["betas"][1:])
-        else:
-            for group, value in zip(groups, values, strict=True):
-                group["momentum"] = value
 
 
 class CyclicLR(_Cycling, lr_scheduler.CyclicLR):
@@ -57,13 +43,8 @@ class CyclicLR(_Cycling, lr_scheduler.CyclicLR):
         Smith: Cyclical learning rates for training neural networks, arXiv 1506.01186, section 3.1.
     """
 
-    _rates = attrgetter("base_lrs", "max_lrs", "total_size", "step_ratio", "mode", "gamma", "_scale_fn_custom")
-    _momenta = attrgetter("base_momentums", "max_momentums")
-
-    @staticmethod
-    def _read(scheduler: CyclicLR) -> tuple[Any, ...]:
-        rates = CyclicLR._rates(scheduler)
-        return (*rates, *CyclicLR._momenta(scheduler)) if scheduler.cycle_momentum else rates
+    _arguments = ("base_lrs", "max_lrs", "total_size", "step_ratio", "mode", "gamma", "_scale_fn_custom",
+                  "cycle_momentum", "base_momentums", "max_momentums")  # fmt: skip
 
     def _triangle(self, low: Any, high: Any) -> Tree:
         if self._scale_fn_custom is not None:
@@ -107,15 +88,9 @@ class OneCycleLR(_Cycling, lr_scheduler.OneCycleLR):
         Smith, Topin: Super-convergence, arXiv 1708.07120; Smith, arXiv 1803.09820.
     """
 
-    _rates = itemgetter("initial_lr", "max_lr", "min_lr")
-    _momenta = itemgetter("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")
-
-    @staticmethod
-    def _read(scheduler: OneCycleLR) -> tuple[Any, ...]:
-        own = scheduler.__dict__
-        read = OneCycleLR._momenta if own["cycle_momentum"] else OneCycleLR._rates
-        return (own["total_steps"], own["_schedule_phases"], own.get("_anneal_func_type"),
-                *map(read, own["optimizer"].param_groups))  # fmt: skip
+    _arguments = ("total_steps", "_schedule_phases", "_anneal_func_type", "cycle_momentum")
+    _group_arguments = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum")
+    _last = "total_steps"  # torch refuses to go further, in its own words
 
     def _phases(self, group: dict[str, Any], what: str) -> Tree:
         anneal = self.__dict__.get("_anneal_func_type")
@@ -133,6 +108,3 @@ class OneCycleLR(_Cycling, lr_scheduler.OneCycleLR):
 
     def _momentum_curves(self) -> list[Tree]:
         return [self._phases(group, "momentum") for group in self.optimizer.param_groups] if self.cycle_momentum else []
-
-    def _last_planned(self) -> int:
-        return steps(self.total_steps)  # torch refuses to go further, in its own words

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
-from typing import Any
-
 from torch.optim import lr_scheduler
 
 from ..schedules._plan import Tree
@@ -27,7 +24,7 @@ class StepLR(Planned, lr_scheduler.StepLR):
         0.25
     """
 
-    _read = attrgetter("base_lrs", "step_size", "gamma")
+    _arguments = ("base_lrs", "step_size", "gamma")
 
     def _curve(self, base: float, index: int) -> Tree:
         return Tree("step", (base, number(self.gamma), steps(self.step_size, 1)))
@@ -49,9 +46,7 @@ class MultiStepLR(Planned, lr_scheduler.MultiStepLR):
         0.25
     """
 
-    @staticmethod
-    def _read(scheduler: MultiStepLR) -> tuple[Any, ...]:
-        return scheduler.base_lrs, scheduler.gamma, tuple(scheduler.milestones.items())
+    _arguments = ("base_lrs", "milestones", "gamma")
 
     def _curve(self, base: float, index: int) -> Tree:
         milestones = tuple(steps(milestone) for milestone in sorted(self.milestones.elements()))
@@ -73,7 +68,7 @@ class ExponentialLR(Planned, lr_scheduler.ExponentialLR):
         [0.5]
     """
 
-    _read = attrgetter("base_lrs", "gamma")
+    _arguments = ("base_lrs", "gamma")
 
     def _curve(self, base: float, index: int) -> Tree:
         return Tree("exponential", (base, number(self.gamma)))
@@ -93,7 +88,7 @@ class ConstantLR(Planned, lr_scheduler.ConstantLR):
         [0.5]
     """
 
-    _read = attrgetter("base_lrs", "factor", "total_iters")
+    _arguments = ("base_lrs", "factor", "total_iters")
 
     def _curve(self, base: float, index: int) -> Tree:
         length = steps(self.total_iters)
@@ -118,7 +113,7 @@ class LinearLR(Planned, lr_scheduler.LinearLR):
         [0.75]
     """
 
-    _read = attrgetter("base_lrs", "start_factor", "end_factor", "total_iters")
+    _arguments = ("base_lrs", "start_factor", "end_factor", "total_iters")
 
     def _curve(self, base: float, index: int) -> Tree:
         length = steps(self.total_iters)
@@ -141,7 +136,7 @@ class PolynomialLR(Planned, lr_scheduler.PolynomialLR):
         [0.25]
     """
 
-    _read = attrgetter("base_lrs", "total_iters", "power")
+    _arguments = ("base_lrs", "total_iters", "power")
 
     def _curve(self, base: float, index: int) -> Tree:
         power = number(self.power)
