@@ -11,6 +11,9 @@ from . import compose
 from ._plan import Tree
 from ._schedule import FORMAT, rate
 from ._schedule import Schedule as Schedule
+from .adaptive import Adaptive as Adaptive
+from .adaptive import Greedy as Greedy
+from .adaptive import Plateau as Plateau
 from .compose import sequence as sequence
 from .cycles import exp_range as exp_range
 from .cycles import sgdr as sgdr
