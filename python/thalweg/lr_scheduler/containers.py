@@ -12,6 +12,7 @@ from torch.optim.optimizer import Optimizer
 
 from ._bound import _copy, _write
 from ._planned import Restored
+from .cyclic import CyclicLR
 
 # torch's classes that write a function of the step, whatever rate they find; the last two have a scale of their own.
 _OVERWRITING = (
@@ -188,6 +189,8 @@ class ChainedScheduler(_Container, lr_scheduler.ChainedScheduler):
 
 def _own_rates(scheduler: Any) -> list[float] | None:
     """What a scheduler that has just been stepped would write if it were alone; None: it has no closed form."""
+    if isinstance(scheduler, CyclicLR):  # built after another one, its first rate is still the other's
+        return scheduler._planned(scheduler.last_epoch) or [float(rate) for rate in scheduler._last_lr]
     if isinstance(scheduler, _OVERWRITING):
         return [float(rate) for rate in scheduler._last_lr]
     closed = getattr(scheduler, "_get_closed_form_lr", None)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import lr_scheduler
 
+from ..schedules import sgdr
 from ..schedules._plan import Tree
 from ._bound import _copy
 from ._planned import Planned, number, steps
@@ -69,8 +70,7 @@ class CosineAnnealingWarmRestarts(Planned, lr_scheduler.CosineAnnealingWarmResta
     _counts = False
 
     def _curve(self, base: float, index: int) -> Tree:
-        length, factor = steps(self.T_0, 1), steps(self.T_mult, 1)
-        return Tree("sgdr", (base, number(self.eta_min), length, factor, 1.0, -1))
+        return sgdr(base, steps(self.T_0, 1), steps(self.T_mult, 1), number(self.eta_min))._tree
 
     def get_lr(self) -> list[float | Tensor]:
         """Learning rates of the current step, one per group, in the types of the groups' own."""

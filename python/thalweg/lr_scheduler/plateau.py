@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch.optim import lr_scheduler
 
+from ..schedules.adaptive import Plateau
 from ._planned import Restored
 
 
@@ -31,8 +30,4 @@ class ReduceLROnPlateau(Restored, lr_scheduler.ReduceLROnPlateau):
         self._remember_home()
 
     def _is_better(self, a: float, best: float) -> bool:
-        if self.threshold_mode != "rel" or abs(best) == float("inf"):
-            absolute: Any = super()
-            return bool(absolute._is_better(a, best))
-        margin = self.threshold * abs(best)
-        return bool(a < best - margin if self.mode == "min" else a > best + margin)
+        return Plateau(self.mode, threshold=self.threshold, threshold_mode=self.threshold_mode).is_better(a, best)
