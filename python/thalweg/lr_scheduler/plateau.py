@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch.optim import lr_scheduler
 
 from ..schedules.adaptive import Plateau
@@ -30,4 +32,7 @@ class ReduceLROnPlateau(Restored, lr_scheduler.ReduceLROnPlateau):
         self._remember_home()
 
     def _is_better(self, a: float, best: float) -> bool:
+        if self.threshold < 0:  # no share of anything: torch's arithmetic
+            absolute: Any = super()
+            return bool(absolute._is_better(a, best))
         return Plateau(self.mode, threshold=self.threshold, threshold_mode=self.threshold_mode).is_better(a, best)
