@@ -58,7 +58,7 @@ class _Container(Restored):
         """What SequentialLR calls with 0 when this one's turn comes."""
         if epoch != 0:
             raise ValueError(f"{type(self).__name__}: expected a jump to step 0, got {epoch}")
-        for group, base in zip(self.optimizer.param_groups, _base_rates(self) or (), strict=True):
+        for group, base in zip(self.optimizer.param_groups, _base_rates(self) or (), strict=False):
             _write(group, "lr", base)
         self._begin_parts()
 
@@ -124,7 +124,8 @@ class ChainedScheduler(_Container, lr_scheduler.ChainedScheduler):
     """torch's ChainedScheduler: the factors of several schedulers, multiplied.
 
     Unlike torch's, a scheduler that writes a function of the step (LambdaLR, CosineAnnealingWarmRestarts, CyclicLR,
-    OneCycleLR) does not wipe out the others' factors. Args, attributes and exceptions are otherwise those of
+    OneCycleLR) does not wipe out the others' factors; MultiplicativeLR and SWALR, which have no closed form, are lost
+    beside one as in torch. Args, attributes and exceptions are otherwise those of
     `torch.optim.lr_scheduler.ChainedScheduler`.
 
     Example:
