@@ -3,3 +3,4 @@
 from __future__ import annotations
 
 from ._bound import ScheduleLR as ScheduleLR
+from ._events import Event as Event
