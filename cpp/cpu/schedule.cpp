@@ -98,13 +98,14 @@ void fill_ramp(double a, double b, double begin, double end, std::int64_t first,
 // Cycle by cycle, each one a ramp and a cosine of its own.
 void fill_restarts(Node kind, const std::uint64_t* f, std::int64_t k, std::int64_t n, double* out) {
   const bool listed = kind == Node::kListed;
-  const Restart r = plan::restart(f);
-  const std::int64_t total = listed ? integer(f[7 + integer(f[7])]) : integer(f[9]);
+  const plan::Sgdr sgdr =
+      listed ? plan::Sgdr{plan::restart(f), 1, 1, integer(f[7 + integer(f[7])])} : plan::sgdr(kind, f);
+  const Restart& r = sgdr.restart;
+  const std::int64_t total = sgdr.total;
   for (std::int64_t done = 0; done < n;) {
     const std::int64_t here = k + done;
     if (total >= 0 && here >= total) return std::fill(out + done, out + n, leaf_value(kind, f, here));
-    const Cycle cycle =
-        listed ? listed_cycle(f + 8, integer(f[7]), here) : sgdr_cycle(integer(f[7]), integer(f[8]), here);
+    const Cycle cycle = listed ? listed_cycle(f + 8, integer(f[7]), here) : sgdr_cycle(sgdr.t_0, sgdr.t_mult, here);
     const std::int64_t ramp = restart_warmup(r, cycle.length);
     if (cycle.position < ramp) {
       out[done++] = restart_value(r, cycle, false);
@@ -125,7 +126,8 @@ void fill_leaf(Node kind, const std::uint64_t* f, std::int64_t k, std::int64_t n
     return fill_ramp<Cosine>(real(f[0]), real(f[1]), real(f[2]), real(f[3]), k, n, out);
   if (exact && kind == Node::kLinear)
     return fill_ramp<Linear>(real(f[0]), real(f[1]), real(f[2]), real(f[3]), k, n, out);
-  if (exact && (kind == Node::kSgdr || kind == Node::kListed)) return fill_restarts(kind, f, k, n, out);
+  if (exact && (kind == Node::kSgdr || kind == Node::kWarmSgdr || kind == Node::kListed))
+    return fill_restarts(kind, f, k, n, out);
   for (std::int64_t i = 0; i < n; ++i) out[i] = leaf_value(kind, f, k + i);
 }
 

@@ -19,8 +19,8 @@ bool has_cycles(const std::uint64_t* words, std::uint64_t at) {
     const std::uint64_t* child = f + 1 + (kind == Node::kSequence ? integer(f[0]) : 0);
     return std::any_of(child, child + integer(f[0]), [&](std::uint64_t c) { return has_cycles(words, c); });
   }
-  return kind == Node::kSgdr || kind == Node::kListed || kind == Node::kSplit || kind == Node::kTriangular ||
-         kind == Node::kRepeat;
+  return kind == Node::kSgdr || kind == Node::kWarmSgdr || kind == Node::kListed || kind == Node::kSplit ||
+         kind == Node::kTriangular || kind == Node::kRepeat;
 }
 
 // The part of a product, sum and so on whose cycles count: the first that has any.
@@ -43,9 +43,13 @@ std::int64_t cycles_skipped(const std::uint64_t* words, const std::uint64_t* f) 
 std::int64_t cycles_begun(const std::uint64_t* words, std::uint64_t at, std::int64_t k) {
   if (k <= 0 || !has_cycles(words, at)) return 0;
   const std::uint64_t* f = words + at + 1;
-  switch (static_cast<Node>(words[at])) {
+  const Node kind = static_cast<Node>(words[at]);
+  switch (kind) {
     case Node::kSgdr:
-      return find_cycle(words, at, integer(f[9]) >= 0 ? std::min(k, integer(f[9])) - 1 : k - 1).index + 1;
+    case Node::kWarmSgdr: {
+      const std::int64_t total = plan::sgdr(kind, f).total;
+      return find_cycle(words, at, total >= 0 ? std::min(k, total) - 1 : k - 1).index + 1;
+    }
     case Node::kListed:
       return find_cycle(words, at, std::min(k, integer(f[7 + integer(f[7])])) - 1).index + 1;
     case Node::kSplit:
@@ -94,7 +98,10 @@ Cycle find_cycle(const std::uint64_t* words, std::uint64_t at, std::int64_t k) {
   const std::uint64_t* f = words + at + 1;
   switch (kind) {
     case Node::kSgdr:
-      return integer(f[9]) >= 0 && k >= integer(f[9]) ? kNone : sgdr_cycle(integer(f[7]), integer(f[8]), k);
+    case Node::kWarmSgdr: {
+      const plan::Sgdr sgdr = plan::sgdr(kind, f);
+      return sgdr.total >= 0 && k >= sgdr.total ? kNone : sgdr_cycle(sgdr.t_0, sgdr.t_mult, k);
+    }
     case Node::kListed:
       return k < integer(f[7 + integer(f[7])]) ? listed_cycle(f + 8, integer(f[7]), k) : kNone;
     case Node::kSplit:

@@ -23,17 +23,39 @@ struct Layout {
 };
 
 constexpr Layout kLayouts[] = {
-    {Node::kConstant, "f", ""},      {Node::kLinear, "ffff", ""},       {Node::kCosine, "ffff", ""},
-    {Node::kPolynomial, "ffif", ""}, {Node::kExponential, "ff", ""},    {Node::kGeometric, "ffi", ""},
-    {Node::kStep, "ffi", ""},        {Node::kMultistep, "ff", "i"},     {Node::kSgdr, "fffifffiii", ""},
-    {Node::kSplit, "ffiii", ""},     {Node::kTriangular, "ffiiif", ""}, {Node::kTable, "", "f"},
-    {Node::kSqrt, "ffff", ""},       {Node::kSquare, "ffff", ""},       {Node::kRex, "ffff", ""},
-    {Node::kTanh, "fffff", ""},      {Node::kInverseTime, "fff", ""},   {Node::kInverseSqrt, "fff", ""},
-    {Node::kApproach, "ffff", ""},   {Node::kDecayed, "fffffi", ""},    {Node::kNoise, "fiffi", ""},
-    {Node::kListed, "fffifff", "i"}, {Node::kSequence, "", "ic"},       {Node::kProduct, "", "c"},
-    {Node::kClip, "cff", ""},        {Node::kRepeat, "cii", ""},        {Node::kHold, "ci", ""},
-    {Node::kSum, "", "c"},           {Node::kMinimum, "", "c"},         {Node::kMaximum, "", "c"},
-    {Node::kEvery, "ci", ""},        {Node::kAdvance, "ci", ""},
+    {Node::kConstant, "f", ""},
+    {Node::kLinear, "ffff", ""},
+    {Node::kCosine, "ffff", ""},
+    {Node::kPolynomial, "ffif", ""},
+    {Node::kExponential, "ff", ""},
+    {Node::kGeometric, "ffi", ""},
+    {Node::kStep, "ffi", ""},
+    {Node::kMultistep, "ff", "i"},
+    {Node::kSgdr, "ffiifi", ""},
+    {Node::kSplit, "ffiii", ""},
+    {Node::kTriangular, "ffiiif", ""},
+    {Node::kTable, "", "f"},
+    {Node::kSqrt, "ffff", ""},
+    {Node::kSquare, "ffff", ""},
+    {Node::kRex, "ffff", ""},
+    {Node::kTanh, "fffff", ""},
+    {Node::kInverseTime, "fff", ""},
+    {Node::kInverseSqrt, "fff", ""},
+    {Node::kApproach, "ffff", ""},
+    {Node::kDecayed, "fffffi", ""},
+    {Node::kNoise, "fiffi", ""},
+    {Node::kListed, "fffifff", "i"},
+    {Node::kWarmSgdr, "fffifffiii", ""},
+    {Node::kSequence, "", "ic"},
+    {Node::kProduct, "", "c"},
+    {Node::kClip, "cff", ""},
+    {Node::kRepeat, "cii", ""},
+    {Node::kHold, "ci", ""},
+    {Node::kSum, "", "c"},
+    {Node::kMinimum, "", "c"},
+    {Node::kMaximum, "", "c"},
+    {Node::kEvery, "ci", ""},
+    {Node::kAdvance, "ci", ""},
 };
 
 void require(bool condition, const char* what) {
@@ -78,6 +100,10 @@ void check_leaf(Node kind, const std::uint64_t* f) {
         require(integer(f[3 + i]) >= integer(f[2 + i]), "milestones must ascend");
       return;
     case Node::kSgdr:
+      require(real(f[4]) >= 0 && integer(f[5]) != 0, "a factor must not be negative, a length not 0");
+      length(2);
+      return length(3);
+    case Node::kWarmSgdr:
       check_restart(f);
       require(integer(f[9]) != 0, "a total length must not be 0");
       length(7);

@@ -271,3 +271,27 @@ def test_a_chain_or_sequence_jumps_to_its_beginning_only() -> None:
     for name in ("ChainedScheduler", "SequentialLR"):
         with pytest.raises(ValueError, match=f"{name}: expected a jump to step 0, got 3"):
             build(name, sgd())._update_lr(3)
+
+
+@pytest.mark.parametrize("container", ["SequentialLR", "ChainedScheduler"])
+@pytest.mark.parametrize("at", [2, 4, 9, 14])
+def test_torchs_containers_restore_ours_alone(container: str, at: int) -> None:
+    """Only the part whose turn it is writes its rate: those before it are overwritten, those after it wait."""
+
+    def make(optimizer: torch.optim.Optimizer) -> Any:
+        parts = [
+            ours.LinearLR(optimizer, 0.1, total_iters=4),
+            ours.CosineAnnealingLR(optimizer, 9),
+            ours.ExponentialLR(optimizer, 0.9),
+        ]
+        if container == "ChainedScheduler":
+            return lr_scheduler.ChainedScheduler(parts)
+        return lr_scheduler.SequentialLR(optimizer, parts, [4, 12])
+
+    whole, first, second = sgd(), sgd(), sgd()
+    right = advance(whole, make(whole), 20)
+    before = make(first)
+    advance(first, before, at)
+    after = make(second)
+    after.load_state_dict(before.state_dict())
+    np.testing.assert_allclose(advance(second, after, 20 - at), right[at:], rtol=1e-12)

@@ -34,7 +34,7 @@ enum class Node : std::int64_t {
   kGeometric = 6,     // a b n
   kStep = 7,          // a gamma step_size
   kMultistep = 8,     // a gamma count milestones...
-  kSgdr = 9,          // the seven fields of Restart, t_0 t_mult total (negative: without end)
+  kSgdr = 9,          // lr eta_min t_0 t_mult decay total (negative: without end)
   kSplit = 10,        // lr eta_min total_steps cycles even
   kTriangular = 11,   // base_lr max_lr up down mode gamma
   kTable = 12,        // count values...
@@ -55,9 +55,10 @@ enum class Node : std::int64_t {
   kMaximum = 27,
   kEvery = 28,
   kAdvance = 29,
-  kDecayed = 30,  // a b n k exponent wave
-  kNoise = 31,    // scale uniform low span seed
-  kListed = 32,   // the seven fields of Restart, count begins..., the last of which is the end
+  kDecayed = 30,   // a b n k exponent wave
+  kNoise = 31,     // scale uniform low span seed
+  kListed = 32,    // the seven fields of Restart, count begins..., the last of which is the end
+  kWarmSgdr = 33,  // the seven fields of Restart, t_0 t_mult total
 };
 
 namespace plan {
@@ -100,6 +101,19 @@ THALWEG_HD Restart restart(const std::uint64_t* f) {
   return {real(f[0]), real(f[1]), real(f[2]), integer(f[3]), real(f[4]), real(f[5]), real(f[6])};
 }
 
+// Restarts whose lengths are powers, with a ramp in every cycle or without.
+struct Sgdr {
+  Restart restart;
+  std::int64_t t_0;
+  std::int64_t t_mult;
+  std::int64_t total;  // negative: without end
+};
+
+THALWEG_HD Sgdr sgdr(Node kind, const std::uint64_t* f) {
+  if (kind == Node::kWarmSgdr) return {restart(f), integer(f[7]), integer(f[8]), integer(f[9])};
+  return {{real(f[0]), real(f[1]), real(f[4]), 0, 0.0, 0.0, 1.0}, integer(f[2]), integer(f[3]), integer(f[5])};
+}
+
 }  // namespace plan
 
 // Value of a leaf; f points at its fields.
@@ -125,7 +139,10 @@ THALWEG_HD double leaf_value(Node kind, const std::uint64_t* f, std::int64_t k) 
     case Node::kMultistep:
       return exponential_value(real(f[0]), real(f[1]), static_cast<double>(milestones_passed(f + 3, integer(f[2]), k)));
     case Node::kSgdr:
-      return sgdr_value(plan::restart(f), integer(f[7]), integer(f[8]), integer(f[9]), k);
+    case Node::kWarmSgdr: {
+      const plan::Sgdr sgdr = plan::sgdr(kind, f);
+      return sgdr_value(sgdr.restart, sgdr.t_0, sgdr.t_mult, sgdr.total, k);
+    }
     case Node::kListed:
       return listed_value(plan::restart(f), f + 8, integer(f[7]), k);
     case Node::kSplit:

@@ -36,6 +36,7 @@ from __future__ import annotations
 from torch.optim.lr_scheduler import LRScheduler as LRScheduler
 
 from ._bound import ScheduleLR as ScheduleLR
+from ._events import Event as Event
 from .containers import ChainedScheduler as ChainedScheduler
 from .containers import SequentialLR as SequentialLR
 from .cosine import CosineAnnealingLR as CosineAnnealingLR

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from .. import _core
 from ..schedules._plan import Tree, compile_plan
-from ._bound import _write
+from ._targets import write
 
 _LAST = 2**53  # float64, in which shapes are computed, holds every step up to here
 
@@ -59,7 +59,7 @@ class Restored(LRScheduler):
         groups = self.optimizer.param_groups
         if len(self._last_lr) == len(groups):
             for group, rate in zip(groups, self._last_lr, strict=True):
-                _write(group, "lr", float(rate))
+                write(group, "lr", float(rate))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__.copy()  # what the slots hold is found again

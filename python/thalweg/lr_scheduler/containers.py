@@ -10,8 +10,8 @@ from torch.optim import lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import Optimizer
 
-from ._bound import _copy, _write
 from ._planned import Restored
+from ._targets import copy, write
 from .cyclic import CyclicLR
 
 # torch's classes that write a function of the step, whatever rate they find; the last two have a scale of their own.
@@ -59,7 +59,7 @@ class _Container(Restored):
         if epoch != 0:
             raise ValueError(f"{type(self).__name__}: expected a jump to step 0, got {epoch}")
         for group, base in zip(self.optimizer.param_groups, _base_rates(self) or (), strict=False):
-            _write(group, "lr", base)
+            write(group, "lr", base)
         self._begin_parts()
 
     def _initial_step(self) -> None:
@@ -151,7 +151,7 @@ class ChainedScheduler(_Container, lr_scheduler.ChainedScheduler):
     def _begin_parts(self) -> None:
         for scheduler in self._schedulers:
             _begin(scheduler)
-        self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
+        self._last_lr = [copy(group["lr"]) for group in self.optimizer.param_groups]
         self._combine()
 
     def _combine(self) -> None:
@@ -160,9 +160,9 @@ class ChainedScheduler(_Container, lr_scheduler.ChainedScheduler):
             return
         groups = self.optimizer.param_groups
         for group, rate in zip(groups, rates, strict=True):
-            _write(group, "lr", rate)
-        self._last_lr = [_copy(group["lr"]) for group in groups]
-        self._schedulers[-1]._last_lr = [_copy(group["lr"]) for group in groups]
+            write(group, "lr", rate)
+        self._last_lr = [copy(group["lr"]) for group in groups]
+        self._schedulers[-1]._last_lr = [copy(group["lr"]) for group in groups]
 
     def _product(self) -> list[float] | None:
         """Product of the parts' closed forms where torch's loop would lose some; None where its loop is right."""

@@ -10,8 +10,8 @@ from torch.optim import lr_scheduler
 
 from ..schedules import sgdr
 from ..schedules._plan import Tree
-from ._bound import _copy
 from ._planned import Planned, number, steps
+from ._targets import copy
 
 
 class CosineAnnealingLR(Planned, lr_scheduler.CosineAnnealingLR):
@@ -76,7 +76,7 @@ class CosineAnnealingWarmRestarts(Planned, lr_scheduler.CosineAnnealingWarmResta
         """Learning rates of the current step, one per group, in the types of the groups' own."""
         groups = self.optimizer.param_groups
         for group in groups[len(self.base_lrs) :]:
-            self.base_lrs.append(_copy(group.setdefault("initial_lr", _copy(group["lr"]))))
+            self.base_lrs.append(copy(group.setdefault("initial_lr", copy(group["lr"]))))
         if self.T_cur == int(self.T_cur):
             return super().get_lr()
         self._here = [False] * len(groups)

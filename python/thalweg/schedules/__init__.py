@@ -11,6 +11,7 @@ from ._schedule import rate as rate
 from .adaptive import Adaptive as Adaptive
 from .adaptive import Greedy as Greedy
 from .adaptive import Plateau as Plateau
+from .binding import bind as bind
 from .compose import add as add
 from .compose import maximum as maximum
 from .compose import minimum as minimum

@@ -18,7 +18,7 @@ NODES: dict[str, tuple[int, str]] = {
     "geometric": (6, "ffi"),
     "step": (7, "ffi"),
     "multistep": (8, "ffI"),
-    "sgdr": (9, "fffifffiii"),
+    "sgdr": (9, "ffiifi"),
     "split": (10, "ffiii"),
     "triangular": (11, "ffiiif"),
     "table": (12, "F"),
@@ -42,6 +42,7 @@ NODES: dict[str, tuple[int, str]] = {
     "decayed": (30, "fffffi"),
     "noise": (31, "fiffi"),
     "listed": (32, "fffifffI"),
+    "warm_sgdr": (33, "fffifffiii"),
 }
 _HEADER_WORDS = 3
 _LISTS = ("sequence", "product", "sum", "minimum", "maximum")  # nodes with any number of children

@@ -63,7 +63,7 @@ class Bundle:
         """A torch LRScheduler that writes all of them into any torch optimizer."""
         from ..lr_scheduler import ScheduleLR  # above this layer
 
-        others = {name: schedule for name, schedule in self if name != "lr"}
+        others: dict[str, Any] = {name: schedule for name, schedule in self if name != "lr"}
         return ScheduleLR(optimizer, self.lr, **others, **options)
 
     def resolve(self, **rates: Any) -> Bundle:

@@ -90,7 +90,10 @@ def sgdr(
         end = total_steps
         if cycles is not None:  # T_0 + T_0 m + … in integers
             end = length("sgdr", "cycles' sum of steps", t_0 * (cycles if m == 1 else (m**cycles - 1) // (m - 1)))
-        tree = Tree("sgdr", (*restart, t_0, length("sgdr", "t_mult", m), -1 if end is None else end))
+        m, last = length("sgdr", "t_mult", m), -1 if end is None else end
+        tree = Tree("sgdr", (lr, eta_min, t_0, m, decay, last))
+        if warmup_steps:
+            tree = Tree("warm_sgdr", (*restart, t_0, m, last))
         return leaf("sgdr", arguments, tree, end, endless=False)
     begins = _beginnings(t_0, m, cycles, total_steps)
     tree = Tree("listed", (*restart, begins))
