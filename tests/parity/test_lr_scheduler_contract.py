@@ -213,13 +213,20 @@ def test_milestones_and_base_rates_may_be_edited_in_place() -> None:
     assert advance(optimizer, waves, 2)[1] == [1.0]
 
 
-def test_a_subclass_with_its_own_get_lr_is_asked() -> None:
+@pytest.mark.parametrize("lr", [0.5, torch.tensor(0.5)], ids=["number", "tensor"])
+def test_a_subclass_with_its_own_get_lr_is_asked(lr: Any) -> None:
     class Halved(ours.StepLR):
         def get_lr(self) -> list[Any]:
             return [rate / 2 for rate in super().get_lr()]
 
-    optimizer = sgd()
-    assert advance(optimizer, Halved(optimizer, 100), 4) == [[0.25], [0.125], [0.0625], [0.03125]]
+    class Own(ours.ExponentialLR):
+        def get_lr(self) -> list[Any]:
+            return [1 / (1 + self.last_epoch) for _ in self.base_lrs]
+
+    optimizer = sgd(lr if isinstance(lr, float) else lr.clone())
+    assert advance(optimizer, Halved(optimizer, 100), 5) == [[0.25], [0.125], [0.0625], [0.03125], [0.015625]]
+    optimizer = sgd(lr if isinstance(lr, float) else lr.clone())
+    np.testing.assert_allclose(advance(optimizer, Own(optimizer, 0.9), 4), [[1], [1 / 2], [1 / 3], [1 / 4]], rtol=1e-7)
 
 
 def test_what_has_no_curve_is_left_to_torch() -> None:

@@ -184,12 +184,13 @@ class Planned(Restored):
         return [ok or any(same(rates[index], float(place[index])) for place in places) for index, ok in enumerate(here)]
 
     def _update_lr(self, epoch: int | None = None) -> None:
+        self._here = []  # a subclass may answer without asking here
         super()._update_lr(epoch)
         groups, compiled = self.optimizer.param_groups, getattr(self, "_compiled", None)
-        numbers = all(self._here) and not any(isinstance(group["lr"], Tensor) for group in groups)
-        self._left = (
-            [] if numbers else [mark(g["lr"]) if ok else None for g, ok in zip(groups, self._here, strict=True)]
-        )
+        here = [] if type(self)._step_along is _never else self._here
+        here = here + [False] * (len(groups) - len(here))
+        numbers = all(here) and not any(isinstance(group["lr"], Tensor) for group in groups)
+        self._left = [mark(group["lr"]) if ok else None for group, ok in zip(groups, here, strict=True)]
         if compiled is not None:
             compiled.leave([group["lr"] for group in groups] if numbers else [])
 
