@@ -134,7 +134,7 @@ class Planned(Restored):
     # ---- torch's interface -------------------------------------------------------------------------------
 
     def get_lr(self) -> list[float | Tensor]:
-        """Learning rates of the current step, one per group, in the types of the groups' own."""
+        """Learning rates of the current step, one per group: numbers, which fill a tensor as well."""
         groups = self.optimizer.param_groups
         now = self._planned(self.last_epoch) if self._get_lr_called_within_step else None
         self._here = [False] * len(groups)
@@ -148,7 +148,7 @@ class Planned(Restored):
             rates = self._recursive(now)
         for index, value in enumerate(now):
             if self._here[index]:
-                rates[index] = typed(groups[index]["lr"], value)
+                rates[index] = value
         return rates
 
     def _recursive(self, now: list[float]) -> list[float | Tensor]:
@@ -168,7 +168,7 @@ class Planned(Restored):
             return list(closed())
         self._write_momenta()
         self._here = [True] * len(groups)
-        return [typed(group["lr"], value) for group, value in zip(groups, now, strict=True)]
+        return list(now)
 
     def _on_curve(self, rates: list[Any], now: list[float]) -> list[bool]:
         """Which groups have the rate that this scheduler alone would have left there."""
@@ -243,11 +243,6 @@ def steps(value: Any, minimum: int = 0) -> int:
     if isinstance(value, Tensor) or value != int(value) or not minimum <= value <= _LAST:
         raise Unplanned
     return int(value)
-
-
-def typed(like: Any, value: float) -> float | Tensor:
-    """A value in the type of the rate that is there."""
-    return torch.full_like(like, value) if isinstance(like, Tensor) else value
 
 
 def mark(rate: Any) -> Any:

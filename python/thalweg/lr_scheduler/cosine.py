@@ -73,7 +73,7 @@ class CosineAnnealingWarmRestarts(Planned, lr_scheduler.CosineAnnealingWarmResta
         return sgdr(base, steps(self.T_0, 1), steps(self.T_mult, 1), number(self.eta_min))._tree
 
     def get_lr(self) -> list[float | Tensor]:
-        """Learning rates of the current step, one per group, in the types of the groups' own."""
+        """Learning rates of the current step, one per group: numbers, which fill a tensor as well."""
         groups = self.optimizer.param_groups
         for group in groups[len(self.base_lrs) :]:
             self.base_lrs.append(copy(group.setdefault("initial_lr", copy(group["lr"]))))
