@@ -76,10 +76,13 @@ class ScheduleLR(LRScheduler):
         self.hyper_schedules = hyper_schedules(hyper, optimizer)
         self.relative = bool(relative)
         self.multiplier = multiplier
-        self._watch = Watch(history)
+        watch = Watch(history)
+        self._watch = Watch(0)  # nobody looks while torch makes its first step
         # One value for every group, and nothing else to write: step() then takes its short way.
         self._uniform = isinstance(schedule, Schedule) and not (self.hyper_schedules or relative or multiplier)
         super().__init__(optimizer, _check.integer("ScheduleLR", "last_epoch", last_epoch, -1))
+        self._watch = watch
+        self._watch.history.append((self.last_epoch, [float(lr) for lr in self._last_lr]))
 
     @property
     def schedule(self) -> Schedule | None:
@@ -150,7 +153,7 @@ class ScheduleLR(LRScheduler):
             super().step(epoch)  # warns about a wrong order of calls in the first two steps
         else:
             self._short_step()
-        if self._watch.active and self._step_count > 1 and epoch is None:
+        if self._watch.active and epoch is None:
             self._watch.moved(self.schedules[0], float(before), self.last_epoch, [float(lr) for lr in self._last_lr])
 
     def _short_step(self) -> None:
