@@ -76,10 +76,13 @@ class ScheduleLR(LRScheduler):
         self.hyper_schedules = hyper_schedules(hyper, optimizer)
         self.relative = bool(relative)
         self.multiplier = multiplier
-        self._watch = Watch(history)
-        # One value for every group, and nothing else to write: step() then takes its short way.
-        self._uniform = isinstance(schedule, Schedule) and not (self.hyper_schedules or relative or multiplier)
+        watch = Watch(history)
+        self._watch = Watch(0)  # nobody looks while torch makes its first step
+        # One value for every group, and nothing else to write or tell: step() then takes its short way.
+        self._short = isinstance(schedule, Schedule) and not (self.hyper_schedules or relative or multiplier or history)
         super().__init__(optimizer, _check.integer("ScheduleLR", "last_epoch", last_epoch, -1))
+        self._watch = watch
+        self._watch.history.append((self.last_epoch, [float(lr) for lr in self._last_lr]))
 
     @property
     def schedule(self) -> Schedule | None:
@@ -139,25 +142,13 @@ class ScheduleLR(LRScheduler):
         Raises:
             ValueError: A metric without a multiplier that takes it.
         """
-        if metric is not None:
-            if self.multiplier is None:
-                raise ValueError(
-                    "ScheduleLR.step: metric is for a multiplier, and there is none; bind(…, multiplier=Plateau())"
-                )
-            self.multiplier.update(metric)
-        before = self._last_lr[0] if self._watch.active else 0.0
-        if epoch is not None or self._step_count < 2 or not self._uniform:
-            super().step(epoch)  # warns about a wrong order of calls in the first two steps
-        else:
-            self._short_step()
-        if self._watch.active and self._step_count > 1 and epoch is None:
-            self._watch.moved(self.schedules[0], float(before), self.last_epoch, [float(lr) for lr in self._last_lr])
-
-    def _short_step(self) -> None:
+        if not self._short or epoch is not None or metric is not None or self._step_count < 2:
+            self._long_step(epoch, metric)
+            return
         self._step_count += 1
         self.last_epoch = k = self.last_epoch + 1
         groups = self.optimizer.param_groups
-        value = self.schedules[0].plan.value_at(k)  # type: ignore[union-attr]  # uniform: there is one
+        value = self.schedules[0].plan.value_at(k)  # type: ignore[union-attr]  # short: there is one
         plain = True
         for group in groups:
             if type(group["lr"]) is float:
@@ -167,12 +158,25 @@ class ScheduleLR(LRScheduler):
                 _write(group, "lr", value)
         self._last_lr = [value] * len(groups) if plain else [_copy(group["lr"]) for group in groups]
 
+    def _long_step(self, epoch: int | None, metric: float | None) -> None:
+        if metric is not None:
+            if self.multiplier is None:
+                raise ValueError(
+                    "ScheduleLR.step: metric is for a multiplier, and there is none; bind(…, multiplier=Plateau())"
+                )
+            self.multiplier.update(metric)
+        watched = self._watch.active and epoch is None
+        before = float(self._last_lr[0]) if watched else 0.0
+        super().step(epoch)  # warns about a wrong order of calls in the first two steps
+        if watched:
+            self._watch.moved(self.schedules[0], before, self.last_epoch, [float(lr) for lr in self._last_lr])
+
     def seek(self, step: int) -> None:
         """Go to any step ≥ 0, forwards or back, and write its values; callbacks are not called."""
         self._update_lr(_check.integer("ScheduleLR.seek", "step", step, 0))
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        """What `step()` of torch's base class calls, and SequentialLR when this scheduler's turn comes."""
+        """What torch's `step()` calls, and SequentialLR when this scheduler's turn comes."""
         self.last_epoch = self.last_epoch + 1 if epoch is None else int(epoch)
         step = max(self.last_epoch, 0)
         groups = self.optimizer.param_groups
@@ -190,25 +194,19 @@ class ScheduleLR(LRScheduler):
     def on_cycle_end(self, callback: Callback) -> Callback:
         """Call `callback(event)` after the last update of each cycle of the first group's schedule.
 
-        Args:
-            callback: Gets an `Event` with the step of that update, the number of the cycle and the rate it used.
-
-        Returns:
-            The callback, so that this is a decorator too.
+        The event has the step of that update, the number of the cycle and the rate it used; returns the callback.
         """
         self._watch.cycle_end.append(callback)
+        self._short = False
         return callback
 
     def on_boundary(self, callback: Callback) -> Callback:
         """Call `callback(event)` before the first update of each piece or cycle but the first.
 
-        Args:
-            callback: Gets an `Event` with the step of that update, its cycle (or None) and its rate.
-
-        Returns:
-            The callback, so that this is a decorator too.
+        The event has the step of that update, its cycle (or None) and its rate; returns the callback.
         """
         self._watch.boundary.append(callback)
+        self._short = False
         return callback
 
     # ---- state -------------------------------------------------------------------------------------------

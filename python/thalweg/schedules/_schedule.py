@@ -136,7 +136,7 @@ class Schedule(Operators):
         """Last steps of all cycles that end within the first n steps (default: up to the end)."""
         n = _check.integer("Schedule.cycle_ends", "n", self._length("cycle_ends", "n") if n is None else n, 0)
         ends: list[int] = []
-        for begin in sorted(beginnings(self, n)):
+        for begin in sorted(self._beginnings(n)):
             index, position, length = self._plan.cycle_at(begin)
             end = begin + length - position - 1
             if index >= 0 and end < n and self.is_cycle_end(end):  # the last cycle may be cut short
@@ -152,7 +152,10 @@ class Schedule(Operators):
             [5, 15, 35]
         """
         n = _check.integer("Schedule.boundaries", "n", self._length("boundaries", "n") if n is None else n, 0)
-        return sorted(beginnings(self, n) - {0})
+        return sorted(self._beginnings(n) - {0})
+
+    def _beginnings(self, n: int) -> set[int]:
+        return beginnings(self, n) if self._plan else set()  # units that are not resolved are refused
 
     # ---- pictures ----------------------------------------------------------------------------------------
 

@@ -165,6 +165,8 @@ def cyclic(
     _check.choice("cyclic", "per", per, ("cycle", "position", "step"))
     if not isinstance(amplitude, Schedule):
         _check.instance("cyclic", "amplitude", amplitude, (list, tuple), "a Schedule or a list of numbers")
+        if not amplitude:
+            raise ValueError("cyclic: amplitude must not be empty; use triangular for an amplitude of 1")
         amplitude = table(rates("cyclic", "amplitude", amplitude))
     arguments: dict[str, Any] = {
         "base_lr": base_lr, "max_lr": max_lr, "step_size": up, "amplitude": amplitude, "per": per,

@@ -13,7 +13,7 @@ from .units import Steps
 
 # Shift and divisor of (k + shift) / (W + extra) in each team's convention.
 STYLES = {"default": (1, 1), "hf": (0, 0), "timm": (0, 0), "plus1": (1, 0), "inclusive": (0, -1)}
-_SHAPES = ("linear", "cosine", "1-sqrt")
+WARMUP_SHAPES = ("linear", "cosine", "1-sqrt")
 
 
 @constructor
@@ -49,7 +49,7 @@ def warmup(
     warmup_steps = length("warmup", "warmup_steps", warmup_steps, 0)
     lr, start = rate("warmup", "lr", lr), rate("warmup", "start", start)
     shift, extra = STYLES[_check.choice("warmup", "style", style, tuple(STYLES))]
-    _check.choice("warmup", "shape", shape, _SHAPES)
+    _check.choice("warmup", "shape", shape, WARMUP_SHAPES)
     begin, end = float(-shift), float(warmup_steps + extra - shift)
     tree = Tree("sqrt", (lr, start, end, begin))  # the curve of a 1-sqrt decay, run backwards
     if end <= begin:

@@ -10,7 +10,7 @@ from ._registry import constructor
 from ._schedule import Schedule, length, rate
 from .shapes import constant, leaf, wave_length
 from .units import Steps
-from .warmup import warmup
+from .warmup import STYLES, WARMUP_SHAPES, warmup
 
 # Shapes of a cool-down and the core's nodes.
 _NODES = {"linear": "linear", "cosine": "cosine", "1-sqrt": "sqrt", "exponential": "geometric", "1-square": "square"}
@@ -151,7 +151,8 @@ def wsd(
     rise = length("wsd", "warmup_steps", warmup_steps, 0)
     fall = length("wsd", "decay_steps", decay_steps, 0)
     stable = None if stable_steps is None else length("wsd", "stable_steps", stable_steps, 0)
-    _check.choice("wsd", "warmup_shape", warmup_shape, ("linear", "cosine", "1-sqrt"))
+    _check.choice("wsd", "style", style, tuple(STYLES))
+    _check.choice("wsd", "warmup_shape", warmup_shape, WARMUP_SHAPES)
     tail = _falling("wsd", lr, max(fall, 1), eta_min, shape, end)
     parts = warmup(rise, lr, rate("wsd", "start", start), style, warmup_shape)
     if stable is None:
