@@ -24,10 +24,16 @@ __device__ Measured<T> measure_element(const Constants<Op, T>& c, const DeviceIt
   return Op::template measure<V>(c.scalars, p, conditioned(g, c.scale, c.limit), s);
 }
 
+// The block's lanes [2 kNormLanes], shared by all variants: each of its own would not fit.
+__device__ double* measure_lanes() {
+  __shared__ double lanes[2 * kNormLanes];
+  return lanes;
+}
+
 template <class Op, int V, class T>
 struct MeasureChunk {
   static __device__ void run(const StepTable& table, const DeviceChunk& chunk, const DeviceItem& item) {
-    __shared__ double first[kNormLanes], second[kNormLanes];
+    double *first = measure_lanes(), *second = first + kNormLanes;
     const Constants<Op, T> c = constants_of<Op, T>(table, chunk.item);
     const Part part = part_of(chunk, item);
     const void* grad = table.grads[chunk.item];
