@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 MIN_POINTS = 10
+OWN_RULES = ("geometric", "steepest", "half_drop", "min/3", "min/10")
 _REFERENCE = 0.1  # share of the curve, from its start, whose median is the reference level
 _WIDTH = 1 / 40  # sd of the Gaussian smoother, as a share of the number of points
 _FLAT_DROP = 0.10  # of the whole drop: where the flat phase has ended
@@ -170,7 +171,7 @@ class Analysis:
     advice: tuple[str, ...]
 
 
-def analyse_curve(lrs: Array, losses: Array, blew_up: bool) -> Analysis:
+def analyse_curve(lrs: Array, losses: Array, blew_up: bool, rule: str = "geometric", peers=None) -> Analysis:
     """Find phases and suggestion of a finite curve of at least MIN_POINTS points.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +21,13 @@ if TYPE_CHECKING:
 _ARRAYS = ("lrs", "losses", "smoothed")
 
 
-def lr_bases(optimizer: torch.optim.Optimizer) -> list[float]:
-    """Return the learning rate of each group that ratios are taken from: `initial_lr` where a scheduler keeps one."""
-    return [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+def lr_ratios(optimizers: Sequence[torch.optim.Optimizer]) -> list[float]:
+    """Return each group's learning rate over the very first group's; all 1 where that says nothing (a rate of 0).
 
-
-def lr_ratios(optimizer: torch.optim.Optimizer) -> list[float]:
-    """Return each group's learning rate over the first group's; all 1 where that says nothing (a rate of 0)."""
-    bases = lr_bases(optimizer)
+    It is taken from `initial_lr` where a scheduler keeps one.
+    """
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    bases = [float(group.get("initial_lr", group["lr"])) for group in groups]
     if not all(math.isfinite(base) and base > 0 for base in bases):
         return [1.0] * len(bases)
     return [base / bases[0] for base in bases]
@@ -80,6 +80,7 @@ class RangeTestResult:
     confidence: float
     advice: tuple[str, ...]
     stopped: str = ""
+    rule: str = "geometric"
     curves: tuple[Array, ...] = field(default=(), repr=False)
 
     @property
@@ -140,7 +141,7 @@ class RangeTestResult:
             "RangeTestResult.apply", "optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer"
         )
         suggestion: float = self._needed("apply", self.suggestion)
-        write_lr(optimizer, [suggestion * ratio for ratio in lr_ratios(optimizer)])
+        write_lr(optimizer, [suggestion * ratio for ratio in lr_ratios([optimizer])])
         return suggestion
 
     def cyclic(self, step_size: int) -> Schedule:

@@ -12,14 +12,17 @@ from torch import nn
 from tqdm import tqdm
 
 from . import _check
-from ._criterion import objective_of
-from ._lr_range_analysis import MIN_POINTS, Array, analyse_curve
+from ._lr_range_analysis import MIN_POINTS, Array
+from ._lr_range_forms import Trial, trial_of
+from ._lr_range_read import analyse, check_rule, read_curves
+from ._lr_range_record import WHO as _WHO
 from ._lr_range_result import RangeTestResult
-from ._lr_range_run import WHO as _WHO
-from ._lr_range_run import model_step, run_ramp
+from ._lr_range_run import Ramp, seed_everything
 from ._lr_range_state import lr_writer, preserved
 
 __all__ = ["RangeTestResult", "analyse", "range_test"]
+
+Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 
 
 @overload
@@ -27,22 +30,32 @@ def range_test(
     model: nn.Module,
     loss_fn: Any,
     batches: Iterable[Any],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     /,
     *,
     min_lr: float = ...,
     max_lr: float = ...,
     num_steps: int = ...,
     mode: str = ...,
+    rule: str = ...,
     repeats: int = ...,
+    seed: int | None = ...,
+    accumulate: int = ...,
+    scaler: torch.amp.GradScaler | None = ...,
+    autocast: torch.dtype | None = ...,
+    validation: Any = ...,
+    validation_batches: int = ...,
+    validate_every: int = ...,
     stop_early: bool = ...,
+    lag: int | None = ...,
+    distributed: bool | None = ...,
     restore: Sequence[Any] = ...,
     progress: bool = ...,
 ) -> RangeTestResult: ...
 @overload
 def range_test(
     step_closure: Callable[[], Any],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     /,
     *,
     model: nn.Module | None = ...,
@@ -50,8 +63,14 @@ def range_test(
     max_lr: float = ...,
     num_steps: int = ...,
     mode: str = ...,
+    rule: str = ...,
     repeats: int = ...,
+    seed: int | None = ...,
+    validation: Callable[[], Any] | None = ...,
+    validate_every: int = ...,
     stop_early: bool = ...,
+    lag: int | None = ...,
+    distributed: bool | None = ...,
     restore: Sequence[Any] = ...,
     progress: bool = ...,
 ) -> RangeTestResult: ...
@@ -62,8 +81,18 @@ def range_test(
     max_lr: float = 10.0,
     num_steps: int = 200,
     mode: str = "exp",
+    rule: str = "geometric",
     repeats: int = 1,
+    seed: int | None = None,
+    accumulate: int = 1,
+    scaler: torch.amp.GradScaler | None = None,
+    autocast: torch.dtype | None = None,
+    validation: Any = None,
+    validation_batches: int = 8,
+    validate_every: int = 1,
     stop_early: bool = True,
+    lag: int | None = None,
+    distributed: bool | None = None,
     restore: Sequence[Any] = (),
     progress: bool = True,
 ) -> RangeTestResult:
@@ -134,82 +163,69 @@ def range_test(
     References:
         Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, arXiv:1506.01186, section 3.3.
     """
-    step_of, model, optimizer, sources = _forms(args, model)
-    lrs = _ramp(min_lr, max_lr, num_steps, mode)
+    check_rule(_WHO, rule)
+    trial = trial_of(
+        args,
+        model,
+        distributed,
+        {
+            "accumulate": accumulate,
+            "scaler": scaler,
+            "autocast": autocast,
+            "validation": validation,
+            "validation_batches": validation_batches,
+        },
+    )
+    every = _check.integer(_WHO, "validate_every", validate_every, 1)
+    ramp = Ramp(
+        _ramp(min_lr, max_lr, num_steps, mode),
+        stop_early,
+        every if trial.measure else 1,
+        None if lag is None else _check.integer(_WHO, "lag", lag, 0),
+        trial.group,
+    )
+    if len(ramp.recorded) < MIN_POINTS:
+        raise ValueError(f"{_WHO}: num_steps / validate_every must be at least {MIN_POINTS}, got {num_steps} / {every}")
     repeats = _check.integer(_WHO, "repeats", repeats, 1)
+    seed = None if seed is None else _check.integer(_WHO, "seed", seed, 0)
+    extras = [*_checked(restore), *([] if scaler is None else [scaler])]
+    runs = _runs(trial, ramp, repeats, seed, extras, progress)
+    return read_curves(ramp.recorded, [losses for losses, _ in runs], [stop for _, stop in runs], rule=rule)
+
+
+def _runs(
+    trial: Trial, ramp: Ramp, repeats: int, seed: int | None, extras: list[Any], progress: bool
+) -> list[tuple[Array, str]]:
+    """Run every repeat from the same start and leave no trace."""
+    runs: list[tuple[Array, str]] = []
+    model = trial.model
+    with (
+        preserved(model, trial.optimizers, extras, trial.sources) as start_again,
+        lr_writer(trial.optimizers) as set_lr,
+        tqdm(
+            total=repeats * len(ramp.lrs), desc="range test", leave=False, disable=None if progress else True
+        ) as bar,
+    ):
+        if model is not None and not model.training:
+            model.train()
+        measure = None if trial.measure is None else trial.measure()
+        for run in range(repeats):
+            if run:
+                start_again()
+            if seed is not None:
+                seed_everything(seed + run)
+            order = None if not run and seed is None else (seed or 0) + run
+            runs.append(ramp.run(trial.start(order), measure, set_lr, bar))
+    return runs
+
+
+def _checked(restore: Sequence[Any]) -> list[Any]:
     for extra in restore:
         if not (hasattr(extra, "state_dict") and hasattr(extra, "load_state_dict")):
             raise TypeError(
                 f"{_WHO}: restore must hold objects with state_dict and load_state_dict, got {_check.describe(extra)}"
             )
-    runs: list[tuple[Array, str]] = []
-    with preserved(model, optimizer, restore, sources) as start_again, lr_writer(optimizer) as set_lr:
-        if model is not None and not model.training:
-            model.train()
-        bar = tqdm(total=repeats * len(lrs), desc="range test", leave=False, disable=None if progress else True)
-        with bar:
-            for run in range(repeats):
-                if run:
-                    start_again()
-                runs.append(run_ramp(step_of(), set_lr, lrs, stop_early, bar))
-    return _read(lrs, [losses for losses, _ in runs], [stop for _, stop in runs])
-
-
-def analyse(lrs: Any, losses: Any) -> RangeTestResult:
-    """Read phases and a suggestion off a curve that was recorded elsewhere; `range_test` does the same with its own.
-
-    Args:
-        lrs: [n] learning rates, positive and rising.
-        losses: [n] raw, unsmoothed losses; negative ones are fine. What follows the first NaN or infinity is
-            dropped.
-
-    Returns:
-        `RangeTestResult`.
-
-    Raises:
-        ValueError: Wrong shapes, learning rates that do not rise, or fewer than 10 finite losses.
-
-    Example:
-        >>> import numpy as np
-        >>> from thalweg.lr_range import analyse
-        >>> lr = np.logspace(-6, 1, 200)
-        >>> loss = 2.3 - 1.8 / (1 + (1e-3 / lr) ** 2) + np.minimum(lr**2, 20)
-        >>> r = analyse(lr, loss)
-        >>> 1e-3 < r.suggestion < 1e-1
-        True
-    """
-    x, y = np.asarray(lrs, dtype=np.float64), np.asarray(losses, dtype=np.float64)
-    if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(f"analyse: lrs and losses must be two lists of one length, got shapes {x.shape} and {y.shape}")
-    if not (np.isfinite(x).all() and (x > 0).all() and (np.diff(x) > 0).all()):
-        raise ValueError("analyse: lrs must be positive, finite and rising")
-    return _read(x, [y], [], who="analyse")
-
-
-def _forms(
-    args: tuple[Any, ...], model: nn.Module | None
-) -> tuple[Callable[[], Callable[[], Any]], nn.Module | None, torch.optim.Optimizer, list[Any]]:
-    """Return (function that starts a run and returns its step), model, optimizer, data loaders."""
-    if len(args) == 4 and isinstance(args[0], nn.Module):
-        model, loss_fn, batches, optimizer = args
-        _check_optimizer(optimizer)
-        loss_of = objective_of(_WHO, loss_fn)
-        if isinstance(batches, (str, bytes)) or not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
-            raise TypeError(f"{_WHO}: batches must be an iterable of batches, got {_check.describe(batches)}")
-        return lambda: model_step(args[0], loss_of, batches, optimizer), model, optimizer, [batches]
-    if len(args) == 2 and callable(args[0]) and not isinstance(args[0], nn.Module):
-        _check_optimizer(args[1])
-        if model is not None:
-            _check.instance(_WHO, "model", model, nn.Module, "a torch.nn.Module or None")
-        return lambda: args[0], model, args[1], []
-    raise TypeError(
-        f"{_WHO}: expected (model, loss_fn, batches, optimizer) or (step_closure, optimizer), got "
-        f"({', '.join(type(arg).__name__ for arg in args)})"
-    )
-
-
-def _check_optimizer(optimizer: Any) -> None:
-    _check.instance(_WHO, "optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
+    return list(restore)
 
 
 def _ramp(min_lr: Any, max_lr: Any, num_steps: Any, mode: Any) -> Array:
@@ -221,25 +237,3 @@ def _ramp(min_lr: Any, max_lr: Any, num_steps: Any, mode: Any) -> Array:
     lrs = np.exp(np.linspace(math.log(low), math.log(high), n))
     lrs[0], lrs[-1] = low, high
     return lrs
-
-
-def _read(lrs: Array, curves: list[Array], stops: list[str], who: str = _WHO) -> RangeTestResult:
-    padded = np.full((len(curves), max(len(curve) for curve in curves)), math.inf)
-    for row, curve in zip(padded, curves, strict=True):
-        row[: len(curve)] = np.where(np.isfinite(curve), curve, math.inf)
-    median = np.median(padded, axis=0)
-    finite = np.isfinite(median)
-    n = len(median) if finite.all() else int(np.argmin(finite))
-    if n < MIN_POINTS:
-        raise ValueError(f"{who}: at least {MIN_POINTS} finite losses are needed, got {n}")
-    blew_up = any(len(curve) > n and not np.isfinite(curve[n]) for curve in curves)
-    stopped = next((stop for stop in stops if stop), "") if n < len(lrs) else ""
-    if n < len(lrs) and not stopped:
-        stopped = f"the loss is not finite at lr {lrs[n]:.3g}"
-    return RangeTestResult(
-        lrs=lrs[:n].copy(),
-        losses=median[:n].copy(),
-        stopped=stopped,
-        curves=tuple(curves),
-        **vars(analyse_curve(lrs[:n], median[:n], blew_up)),
-    )
