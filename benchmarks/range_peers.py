@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from range_tasks import Task
 from torch import nn
+
+from range_tasks import Task
 
 MIN_LR, MAX_LR = 1e-7, 10.0
 Suggestions = dict[str, Any]  # rule -> learning rate, or the text of the error
@@ -138,7 +139,11 @@ def quiet() -> Any:
     """The peers print and warn a lot."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         yield
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from . import _check
-from ._lr_range_analysis import MIN_POINTS, OWN_RULES, Array, analyse_curve
+from ._lr_range_analysis import OWN_RULES, analyse_curve
+from ._lr_range_curve import MIN_POINTS, Array
 from ._lr_range_record import WHO
 from ._lr_range_result import RangeTestResult
 from ._lr_range_rules import RULES, peer_suggestions
 
 
-def analyse(lrs: Any, losses: Any, *, rule: str = "geometric") -> RangeTestResult:
+def analyse(lrs: Any, losses: Any, *, rule: str = "descent") -> RangeTestResult:
     """Read phases and a suggestion off a curve that was recorded elsewhere; `range_test` does the same with its own.
 
     Args:
@@ -57,7 +58,7 @@ def check_rule(who: str, rule: Any) -> str:
 
 
 def read_curves(
-    lrs: Array, curves: list[Array], stops: list[str], rule: str = "geometric", who: str = WHO
+    lrs: Array, curves: list[Array], stops: list[str], rule: str = "descent", who: str = WHO
 ) -> RangeTestResult:
     """Read the pointwise median of the curves of several runs; a run that ended counts as infinite from there on."""
     padded = np.full((len(curves), max(len(curve) for curve in curves)), math.inf)
@@ -72,7 +73,8 @@ def read_curves(
     stopped = next((stop for stop in stops if stop), "") if n < len(lrs) else ""
     if n < len(lrs) and not stopped:
         stopped = f"the loss is not finite at lr {lrs[n]:.3g}"
-    peers = peer_suggestions(lrs[: len(median)], median, len(lrs))
+    raw = curves[0] if len(curves) == 1 else median  # a rule may have its own way with NaN
+    peers = peer_suggestions(lrs[: len(raw)], raw, len(lrs))
     return RangeTestResult(
         rule=rule,
         lrs=lrs[:n].copy(),

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from . import _check
-from ._lr_range_analysis import Array
+from ._lr_range_curve import Array
 
 WHO = "range_test"
 LAG = 16  # steps that the host may be ahead of a CUDA device before it looks at a loss
@@ -89,4 +89,3 @@ class LossRecord:
         if self._events:
             self._events[-1].synchronize()
         return self._host[: self._count].numpy().copy()
-

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from . import _check
-from ._lr_range_analysis import Array
+from ._lr_range_curve import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +80,7 @@ class RangeTestResult:
     confidence: float
     advice: tuple[str, ...]
     stopped: str = ""
-    rule: str = "geometric"
+    rule: str = "descent"
     curves: tuple[Array, ...] = field(default=(), repr=False)
 
     @property

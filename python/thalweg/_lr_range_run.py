@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from . import _check, _data
-from ._lr_range_analysis import MIN_POINTS, Array, cap_of, level_and_noise
+from ._lr_range_curve import MIN_POINTS, Array, cap_of, level_and_noise
 from ._lr_range_record import WHO, LossRecord, scalar
 from ._preserve import modes, unwrap
 
@@ -86,7 +86,9 @@ class Training:
         """Return a function that measures the mean loss of the first `count` batches of `data` in eval mode."""
         inner = unwrap(self.model)
         device = next((p.device for p in inner.parameters()), torch.device("cpu"))
-        batches = [_data.to_device(b, device) for _, b in zip(range(count), _data.as_batches(WHO, data)(), strict=False)]
+        batches = [
+            _data.to_device(b, device) for _, b in zip(range(count), _data.as_batches(WHO, data)(), strict=False)
+        ]
         if not batches:
             raise ValueError(f"{WHO}: validation is empty")
 
@@ -139,11 +141,24 @@ def _shuffled(batches: Any, generator: torch.Generator | None) -> Any:
     return batches
 
 
-def seed_everything(seed: int) -> None:
-    """Seed the generators of torch, numpy and `random`."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the generator that users' code may draw from
-    random.seed(seed)
+@dataclass(frozen=True)
+class Repeats:
+    """How the runs of one test differ."""
+
+    count: int
+    seed: int | None
+    reinitialise: Callable[[], Any] | None
+
+    def begin(self, run: int) -> int | None:
+        """Seed the generators, draw new weights after the first run; return the seed of the batches' order."""
+        if self.seed is not None:
+            torch.manual_seed(self.seed + run)
+            np.random.seed((self.seed + run) % 2**32)  # noqa: NPY002 - the generator that users' code may draw from
+            random.seed(self.seed + run)
+        if run and self.reinitialise is not None:
+            with torch.no_grad():
+                self.reinitialise()
+        return None if not run and self.seed is None else (self.seed or 0) + run
 
 
 @dataclass(frozen=True)

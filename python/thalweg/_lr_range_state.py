@@ -146,7 +146,9 @@ def _back(kept: tuple[Any, Any]) -> Any:
 
 def _optimizer(optimizer: torch.optim.Optimizer, keep: Keep) -> Restore:
     state = {p: {key: _kept(value, keep) for key, value in entries.items()} for p, entries in optimizer.state.items()}
-    groups = [{k: (v, v) if k == "params" else _kept(v, keep) for k, v in group.items()} for group in optimizer.param_groups]
+    groups = [
+        {k: (v, v) if k == "params" else _kept(v, keep) for k, v in group.items()} for group in optimizer.param_groups
+    ]
     plain = {k: v for k, v in vars(optimizer).items() if isinstance(v, (int, float, str, bool, type(None)))}
 
     def restore() -> None:

@@ -12,12 +12,12 @@ from torch import nn
 from tqdm import tqdm
 
 from . import _check
-from ._lr_range_analysis import MIN_POINTS, Array
+from ._lr_range_curve import MIN_POINTS, Array
 from ._lr_range_forms import Trial, trial_of
 from ._lr_range_read import analyse, check_rule, read_curves
 from ._lr_range_record import WHO as _WHO
 from ._lr_range_result import RangeTestResult
-from ._lr_range_run import Ramp, seed_everything
+from ._lr_range_run import Ramp, Repeats
 from ._lr_range_state import lr_writer, preserved
 
 __all__ = ["RangeTestResult", "analyse", "range_test"]
@@ -40,6 +40,7 @@ def range_test(
     rule: str = ...,
     repeats: int = ...,
     seed: int | None = ...,
+    reinitialise: Callable[[], Any] | None = ...,
     accumulate: int = ...,
     scaler: torch.amp.GradScaler | None = ...,
     autocast: torch.dtype | None = ...,
@@ -66,6 +67,7 @@ def range_test(
     rule: str = ...,
     repeats: int = ...,
     seed: int | None = ...,
+    reinitialise: Callable[[], Any] | None = ...,
     validation: Callable[[], Any] | None = ...,
     validate_every: int = ...,
     stop_early: bool = ...,
@@ -81,9 +83,10 @@ def range_test(
     max_lr: float = 10.0,
     num_steps: int = 200,
     mode: str = "exp",
-    rule: str = "geometric",
+    rule: str = "descent",
     repeats: int = 1,
     seed: int | None = None,
+    reinitialise: Callable[[], Any] | None = None,
     accumulate: int = 1,
     scaler: torch.amp.GradScaler | None = None,
     autocast: torch.dtype | None = None,
@@ -186,16 +189,17 @@ def range_test(
     )
     if len(ramp.recorded) < MIN_POINTS:
         raise ValueError(f"{_WHO}: num_steps / validate_every must be at least {MIN_POINTS}, got {num_steps} / {every}")
-    repeats = _check.integer(_WHO, "repeats", repeats, 1)
-    seed = None if seed is None else _check.integer(_WHO, "seed", seed, 0)
+    _check.integer(_WHO, "repeats", repeats, 1)
+    if seed is not None:
+        _check.integer(_WHO, "seed", seed, 0)
+    if reinitialise is not None and not callable(reinitialise):
+        raise TypeError(f"{_WHO}: reinitialise must be a function or None, got {_check.describe(reinitialise)}")
     extras = [*_checked(restore), *([] if scaler is None else [scaler])]
-    runs = _runs(trial, ramp, repeats, seed, extras, progress)
+    runs = _runs(trial, ramp, Repeats(repeats, seed, reinitialise), extras, progress)
     return read_curves(ramp.recorded, [losses for losses, _ in runs], [stop for _, stop in runs], rule=rule)
 
 
-def _runs(
-    trial: Trial, ramp: Ramp, repeats: int, seed: int | None, extras: list[Any], progress: bool
-) -> list[tuple[Array, str]]:
+def _runs(trial: Trial, ramp: Ramp, repeats: Repeats, extras: list[Any], progress: bool) -> list[tuple[Array, str]]:
     """Run every repeat from the same start and leave no trace."""
     runs: list[tuple[Array, str]] = []
     model = trial.model
@@ -203,18 +207,16 @@ def _runs(
         preserved(model, trial.optimizers, extras, trial.sources) as start_again,
         lr_writer(trial.optimizers) as set_lr,
         tqdm(
-            total=repeats * len(ramp.lrs), desc="range test", leave=False, disable=None if progress else True
+            total=repeats.count * len(ramp.lrs), desc="range test", leave=False, disable=None if progress else True
         ) as bar,
     ):
         if model is not None and not model.training:
             model.train()
         measure = None if trial.measure is None else trial.measure()
-        for run in range(repeats):
+        for run in range(repeats.count):
             if run:
                 start_again()
-            if seed is not None:
-                seed_everything(seed + run)
-            order = None if not run and seed is None else (seed or 0) + run
+            order = repeats.begin(run)
             runs.append(ramp.run(trial.start(order), measure, set_lr, bar))
     return runs
 
