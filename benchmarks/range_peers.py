@@ -96,7 +96,7 @@ def fastai(task: Task, model: nn.Module, optimizer: torch.optim.Optimizer, batch
         learner.create_opt()
         learner.lr_find(MIN_LR, MAX_LR, steps, show_plot=False, suggest_funcs=None)
         lrs = torch.tensor(learner.recorder.lrs[steps // 10 : -5])
-        losses = torch.stack(learner.recorder.losses[steps // 10 : -5]).flatten()
+        losses = torch.tensor([float(loss) for loss in learner.recorder.losses[steps // 10 : -5]])
         bad = torch.nonzero(torch.isnan(losses))  # as lr_find does before it asks the rules
         stop = int(bad.min()) if len(bad) else len(losses)
     return {

@@ -72,7 +72,7 @@ class LossRecord:
             here /= dist.get_world_size(self._group)
         if losses.device.type == "cuda":
             self._host[self._count].copy_(here, non_blocking=True)
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             event.record(torch.cuda.current_stream(losses.device))
             self._events.append(event)
         self._count += 1
@@ -88,4 +88,4 @@ class LossRecord:
         """Return all losses; waits for the device."""
         if self._events:
             self._events[-1].synchronize()
-        return self._host[: self._count].numpy().copy()
+        return np.array(self._host[: self._count].numpy())

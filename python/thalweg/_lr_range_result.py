@@ -53,18 +53,19 @@ class RangeTestResult:
         smoothed: [n] capped and smoothed losses that the phases are read from.
         suggestion: Learning rate to train with; None if the curve shows no descent (see `reason`).
         reason: Why there is no suggestion; empty otherwise.
-        bounds: (base_lr, max_lr) for cyclical schedules: the end of the flat phase, and where the loss stops
-            falling.
+        bounds: (base_lr, max_lr) for cyclical schedules, after Smith: the end of the flat phase, and where the loss
+            stops falling or, if that is lower, half the rate where it has begun to diverge.
         phases: "flat", "descent", "divergence" -> (lowest, highest) learning rate of each phase that was
             seen.
-        candidates: Other rules' learning rates: "geometric" (the suggestion), "steepest", "half_drop",
-            "min/3", "min/10".
+        candidates: Every rule's learning rate; see `rule` of `range_test`. Where the curve is flat only other
+            packages' rules, which do not look at that.
         interval: (low, high), 90 % of the suggestions from curves with resampled noise; batch noise only, not
             the spread over initialisations, which `repeats` shows.
         confidence: In [0, 1]: share of those suggestions within a factor 2 of `suggestion`, halved for each
             phase not seen.
         advice: What would make the test better, in words.
         stopped: Why the test ended before its last learning rate; empty if it did not.
+        rule: The rule of the suggestion.
         curves: Raw losses of each repeat.
     """
 
@@ -92,6 +93,11 @@ class RangeTestResult:
     def decades(self) -> float:
         """Width of `interval` in powers of ten; NaN without a suggestion."""
         return math.nan if self.interval is None else math.log10(self.interval[1] / self.interval[0])
+
+    @property
+    def decades_per_step(self) -> float:
+        """Powers of ten per step of the ramp, its mean; the suggestion moves with it."""
+        return float(math.log10(self.lrs[-1] / self.lrs[0]) / (len(self.lrs) - 1))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in JSON's types."""
@@ -125,8 +131,8 @@ class RangeTestResult:
         values["advice"] = tuple(plain["advice"])
         return cls(**values)
 
-    def apply(self, optimizer: torch.optim.Optimizer) -> float:
-        """Write the suggestion into `optimizer`; several groups keep the ratios of their learning rates.
+    def apply(self, *optimizers: torch.optim.Optimizer) -> float:
+        """Write the suggestion into the optimizers of the test; groups keep the ratios of their learning rates.
 
         In a thalweg optimizer that runs a schedule this replaces the schedule by the constant, as any write
         of `group["lr"]` does.
@@ -135,36 +141,61 @@ class RangeTestResult:
             The learning rate of the first group.
 
         Raises:
-            ValueError: There is no suggestion.
+            TypeError, ValueError: No optimizer; there is no suggestion.
         """
-        _check.instance(
-            "RangeTestResult.apply", "optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer"
-        )
+        if not optimizers:
+            raise TypeError("RangeTestResult.apply: expected one optimizer or more, got none")
+        for optimizer in optimizers:
+            _check.instance(
+                "RangeTestResult.apply", "optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer"
+            )
         suggestion: float = self._needed("apply", self.suggestion)
-        write_lr(optimizer, [suggestion * ratio for ratio in lr_ratios([optimizer])])
+        values = [suggestion * ratio for ratio in lr_ratios(optimizers)]
+        for optimizer in optimizers:
+            count = len(optimizer.param_groups)
+            write_lr(optimizer, values[:count])
+            del values[:count]
         return suggestion
 
-    def cyclic(self, step_size: int) -> Schedule:
-        """Return the triangular schedule between `bounds`, half a cycle being `step_size` steps.
+    def cyclic(self, step_size: int, mode: str = "triangular", **options: Any) -> Schedule:
+        """Return the cyclical schedule between `bounds`, half a cycle being `step_size` steps.
+
+        Args:
+            step_size: Steps.
+            mode: "triangular", "triangular2" or "exp_range".
+            options: Further arguments of the function of that name in `thalweg.schedules`.
+
+        Raises:
+            ValueError: There is no suggestion; `mode` is none of these.
 
         References:
             Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, arXiv:1506.01186, section
             3.3.
         """
-        from .schedules import triangular
+        from . import schedules
 
+        _check.choice("RangeTestResult.cyclic", "mode", mode, ("triangular", "triangular2", "exp_range"))
         base_lr, max_lr = self._needed("cyclic", self.bounds)
-        return triangular(base_lr, max_lr, step_size=step_size)
+        schedule: Schedule = getattr(schedules, mode)(base_lr, max_lr, step_size=step_size, **options)
+        return schedule
 
-    def one_cycle(self, total_steps: int) -> Schedule:
+    def one_cycle(self, total_steps: int, **options: Any) -> Schedule:
         """Return the 1cycle schedule of the learning rate whose peak is the upper one of `bounds`.
+
+        Args:
+            total_steps: Steps.
+            options: Further arguments of `thalweg.schedules.one_cycle`.
+
+        Raises:
+            ValueError: There is no suggestion.
 
         References:
             Smith, Topin, "Super-Convergence", 2018, arXiv:1708.07120.
         """
         from .schedules import one_cycle
 
-        schedule: Schedule = one_cycle(self._needed("one_cycle", self.bounds)[1], total_steps=total_steps).lr
+        peak = self._needed("one_cycle", self.bounds)[1]
+        schedule: Schedule = one_cycle(peak, total_steps=total_steps, **options).lr
         return schedule
 
     def _needed(self, method: str, value: Any) -> Any:
@@ -216,7 +247,8 @@ class RangeTestResult:
                 f"suggested lr {self.suggestion:.3g} (90 % interval {low:.3g} to {high:.3g}, "
                 f"confidence {grade}: {self.confidence:.2f})"
             )
-        lines = [f"range test, {len(self.lrs)} steps from {self.lrs[0]:.3g} to {self.lrs[-1]:.3g}: {head}"]
+        ramp = f"{len(self.lrs)} steps from {self.lrs[0]:.3g} to {self.lrs[-1]:.3g}"
+        lines = [f"range test, {ramp} ({self.decades_per_step:.2g} decades a step): {head}"]
         lines += [f"  {name:<10} {low:.3g} to {high:.3g}" for name, (low, high) in self.phases.items()]
         if self.bounds is not None:
             lines.append(f"  cyclical between {self.bounds[0]:.3g} and {self.bounds[1]:.3g}")

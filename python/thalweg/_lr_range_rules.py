@@ -136,7 +136,7 @@ def _lr_finder(lrs: Array, losses: Array, num_steps: int) -> float | None:
 
 
 def _ignite(lrs: Array, losses: Array, num_steps: int) -> float | None:
-    """Steepest by index before the least."""
+    """Steepest by index before the least. (The package notes the rate of the next step beside each loss.)"""
     smooth = _plain_average(losses)
     smooth = smooth[: _until_above(smooth, 5.0)]
     falling = smooth[: int(np.argmin(smooth)) + 1]

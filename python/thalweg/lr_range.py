@@ -101,44 +101,65 @@ def range_test(
 ) -> RangeTestResult:
     r"""Raise the learning rate from `min_lr` to `max_lr` over a short run and read the best one off the loss.
 
-    At low rates the loss is flat, then it descends, then it diverges. The suggestion is the geometric mean of
-    the rate where the flat phase ends and the rate of the least (smoothed) loss. Update k uses lr_k =
-    min_lr·(max_lr/min_lr)^{k/(n−1)} (`mode="exp"`) or lr_k = min_lr + (max_lr − min_lr)·k/(n−1) ("linear");
-    the loss of step k is measured just before it.
+    At low rates the loss is flat, then it descends, then it diverges. Update k uses lr_k =
+    min_lr·(max_lr/min_lr)^{k/(n−1)} (`mode="exp"`) or lr_k = min_lr + (max_lr − min_lr)·k/(n−1) ("linear"); the
+    loss of step k is measured just before it. The losses are smoothed symmetrically over ln lr. With x(q) the ln lr
+    at which the share q of the whole drop is done, the suggestion is the mean of x(q) over q from 0.5 to 0.9: the
+    middle of the late descent.
 
     Two forms:
 
-    * `range_test(model, loss_fn, batches, optimizer)`: range_test does forward, backward and
-    `optimizer.step()`. It runs in
-      train mode if the model is in eval mode, else in the modes that the modules have. Gradients start as
-      None.
+    * `range_test(model, loss_fn, batches, optimizer)`: range_test does forward, backward and `optimizer.step()`. It
+      runs in train mode if the model is in eval mode, else in the modes that the modules have. Gradients start as None.
     * `range_test(step_closure, optimizer)`: the closure takes one batch and does everything for it, also
-      `optimizer.zero_grad()`, `backward()` and `optimizer.step()` (so accumulation, AMP and clipping are as
-      in your training), and returns the loss. range_test only sets the learning rate. Give `model=` so that
-      buffers and modes are restored too, and scalers, schedulers or averages that the closure changes in
-      `restore=`.
+      `optimizer.zero_grad()`, `backward()` and `optimizer.step()`, and returns the loss. range_test only sets the
+      learning rate. Give `model=` so that buffers and modes are restored too, and scalers, schedulers or averages
+      that the closure changes in `restore=`.
 
-    Afterwards everything is as before, bit for bit, also after an error or Ctrl-C: weights, buffers,
-    gradients, `requires_grad`, modes, optimizer state and groups, schedules and their counters, and the
-    generators of torch, numpy, `random` and of a DataLoader. Hooks of the optimizer (snapshot collectors,
-    averages) do not run meanwhile. With several parameter groups the rates are those of the first; the others
-    keep their ratios to it.
+    Afterwards everything is as before, bit for bit, also after an error or Ctrl-C: weights, buffers, gradients,
+    `requires_grad`, modes, optimizer state and groups, schedules and their counters, gradient scalers, and the
+    generators of torch, numpy, `random` and of a DataLoader. Hooks of the optimizer (snapshot collectors, averages)
+    do not run meanwhile. The copies lie on the model's device, or in host memory where the device is short of it.
 
-    A range test is cumulative: a slower ramp meets a better trained model at each rate, so the answer moves a
-    little with `num_steps`.
+    The rates are those of the first parameter group of the first optimizer; all other groups keep their ratios to it.
+    On a CUDA device losses stay there; the host looks at each `lag` steps later, so that no step waits for it. With
+    DistributedDataParallel losses are averaged over the processes, which stop at the same step.
+
+    A range test is cumulative: a slower ramp meets a better trained model at each rate. Twice `num_steps` gives
+    about half the suggestion where the descent is far below divergence; 200 steps fit trainings of some hundred steps
+    and more.
 
     Args:
         args: `model, loss_fn, batches, optimizer` or `step_closure, optimizer`. `loss_fn(model, batch)` returns the
             loss; a criterion module, a function of torch.nn.functional or a name ("cross_entropy", "mse", "l1",
             "nll", "bce_with_logits") means criterion(model(inputs), targets). `batches` is an iterable of batches,
             started again (with a warning) when it ends, or `(inputs, targets)` tensors, taken 256 samples at a time.
+            `optimizer` may be a list of optimizers.
         model: In the second form, the model behind the closure.
         min_lr: First learning rate, > 0.
         max_lr: Last learning rate.
         num_steps: n, updates, at least 10.
         mode: "exp" or "linear".
-        repeats: Runs from the same start on new batches; the pointwise median of their losses is read.
+        rule: What the suggestion is: "descent" (above), "geometric" (between the flat phase's end and the minimum),
+            "steepest", "half_drop", "min/3", "min/10"; or another package's rule, exactly: fastai's "valley",
+            "slide", "minimum/10", "steep", "lightning", "lightning<2.5.3", "ignite", "lr_finder". All of them are in
+            the result's `candidates`.
+        repeats: Runs from the same start; the pointwise median of their losses is read. From the second on, tensors
+            and lists of batches are taken in another order; a loader goes on drawing.
+        seed: Repeat i seeds the generators of torch, numpy and `random`, and the order of tensors and lists, with
+            seed + i; None leaves them as they are.
+        reinitialise: Called before each repeat but the first; it may draw new weights.
+        accumulate: Batches per update; their mean loss counts.
+        scaler: `torch.amp.GradScaler` or thalweg's; restored with all it holds.
+        autocast: dtype of `torch.autocast`; None for none.
+        validation: Data as `batches`; then the mean loss of its first `validation_batches` batches in eval mode is
+            read instead of the training loss. In the second form, a function that returns the loss.
+        validation_batches: Batches.
+        validate_every: Steps from one validation to the next; the steps between are not read.
         stop_early: End a run after three losses in a row that are clearly diverged.
+        lag: Steps after which the host looks at a loss; 16 on a CUDA device, 0 elsewhere. 0 stops at the first loss
+            that is not finite, before another update.
+        distributed: Average losses over all processes; None: when the model is a DistributedDataParallel.
         restore: Further objects with `state_dict()` and `load_state_dict()` to restore.
         progress: Show a progress bar on a terminal.
 
