@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from .schedules import Schedule
 
+_SHADES = {"flat": "-", "descent": "\\", "divergence": "/"}
 _ARRAYS = ("lrs", "losses", "smoothed")
 
 
@@ -210,7 +211,10 @@ class RangeTestResult:
         return range_test(self, ax)
 
     def ascii(self, width: int = 72, height: int = 12) -> str:
-        """Return the smoothed curve as text: x is the learning rate (log), `|` the suggestion, `[ ]` the bounds."""
+        """Return the smoothed curve as text: x is the learning rate (log), `|` the suggestion, `[ ]` the bounds.
+
+        The line below is shaded by phase: `-` flat, `\\` descent, `/` divergence, with their names where they fit.
+        """
         who = "RangeTestResult.ascii"
         width, height = _check.integer(who, "width", width, 20), _check.integer(who, "height", height, 3)
         x = np.log10(self.lrs)
@@ -233,6 +237,14 @@ class RangeTestResult:
             rows[min(round(share * (height - 1)), height - 1)][place] = "*"
         labels = [f"{high:>10.4g} ", *[" " * 11] * (height - 2), f"{low:>10.4g} "]
         lines = [label + "".join(row).rstrip() for label, row in zip(labels, rows, strict=True)]
+        shades = [" "] * width
+        for name, (begin, end) in self.phases.items():
+            first, last = column(begin), column(end)
+            shades[first : last + 1] = _SHADES[name] * (last + 1 - first)
+            if last - first > len(name):
+                middle = (first + last + 1 - len(name)) // 2
+                shades[middle : middle + len(name)] = name
+        lines.append(" " * 11 + "".join(shades).rstrip())
         left, right = f"{self.lrs[0]:.1e}", f"{self.lrs[-1]:.1e}"
         return "\n".join([*lines, " " * 11 + left + "lr".center(width - len(left) - len(right)) + right])
 

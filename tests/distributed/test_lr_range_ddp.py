@@ -77,9 +77,7 @@ def _alone() -> np.ndarray[Any, Any]:
     """The same training in one process: the mean loss over both halves of each batch."""
     model = _net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
-    halves = [
-        (torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]])) for a, b in zip(_batches(0), _batches(1), strict=True)
-    ]
+    halves = [(torch.cat([a[0], b[0]]), torch.cat([a[1], b[1]])) for a, b in zip(_batches(0), _batches(1), strict=True)]
     return range_test(model, "cross_entropy", halves, optimizer, stop_early=False, **RAMP).losses
 
 
