@@ -211,9 +211,9 @@ class RangeTestResult:
         return range_test(self, ax)
 
     def ascii(self, width: int = 72, height: int = 12) -> str:
-        """Return the smoothed curve as text: x is the learning rate (log), `|` the suggestion, `[ ]` the bounds.
+        r"""Return the smoothed curve as text: x is the learning rate (log), `|` the suggestion, `[ ]` the bounds.
 
-        The line below is shaded by phase: `-` flat, `\\` descent, `/` divergence, with their names where they fit.
+        The line below is shaded by phase: `-` flat, `\` descent, `/` divergence, with their names where they fit.
         """
         who = "RangeTestResult.ascii"
         width, height = _check.integer(who, "width", width, 20), _check.integer(who, "height", height, 3)

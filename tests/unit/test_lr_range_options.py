@@ -105,8 +105,9 @@ def test_loss_scaling(scaler_of: Any, optimizer_of: Any, used: bool) -> None:
     )
     assert r.losses.tolist() == losses
     assert (everything(vars(scaler)), held(model)) == before
+    source = iter(data)
     closed = range_test(
-        lambda source=iter(data): step(model, optimizer, scaler, next(source)),
+        lambda: step(model, optimizer, scaler, next(source)),
         optimizer, model=model, restore=[scaler], stop_early=False, **RAMP,
     )  # fmt: skip
     assert closed.losses.tolist() == losses
