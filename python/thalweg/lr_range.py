@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, overload
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -14,11 +13,13 @@ from tqdm import tqdm
 from . import _check
 from ._lr_range_curve import MIN_POINTS, Array
 from ._lr_range_forms import Trial, trial_of
+from ._lr_range_ramp import narrower, rates, wider
 from ._lr_range_read import analyse, check_rule, read_curves
 from ._lr_range_record import WHO as _WHO
 from ._lr_range_result import RangeTestResult
 from ._lr_range_run import Ramp, Repeats
 from ._lr_range_state import lr_writer, preserved
+from .schedules import Schedule
 
 __all__ = ["RangeTestResult", "analyse", "range_test"]
 
@@ -36,11 +37,13 @@ def range_test(
     min_lr: float = ...,
     max_lr: float = ...,
     num_steps: int = ...,
-    mode: str = ...,
+    mode: str | Schedule = ...,
     rule: str = ...,
     repeats: int = ...,
     seed: int | None = ...,
     reinitialise: Callable[[], Any] | None = ...,
+    extend: int = ...,
+    refine: bool = ...,
     accumulate: int = ...,
     scaler: torch.amp.GradScaler | None = ...,
     autocast: torch.dtype | None = ...,
@@ -63,11 +66,13 @@ def range_test(
     min_lr: float = ...,
     max_lr: float = ...,
     num_steps: int = ...,
-    mode: str = ...,
+    mode: str | Schedule = ...,
     rule: str = ...,
     repeats: int = ...,
     seed: int | None = ...,
     reinitialise: Callable[[], Any] | None = ...,
+    extend: int = ...,
+    refine: bool = ...,
     validation: Callable[[], Any] | None = ...,
     validate_every: int = ...,
     stop_early: bool = ...,
@@ -82,11 +87,13 @@ def range_test(
     min_lr: float = 1e-7,
     max_lr: float = 10.0,
     num_steps: int = 200,
-    mode: str = "exp",
+    mode: str | Schedule = "exp",
     rule: str = "descent",
     repeats: int = 1,
     seed: int | None = None,
     reinitialise: Callable[[], Any] | None = None,
+    extend: int = 0,
+    refine: bool = False,
     accumulate: int = 1,
     scaler: torch.amp.GradScaler | None = None,
     autocast: torch.dtype | None = None,
@@ -139,7 +146,7 @@ def range_test(
         min_lr: First learning rate, > 0.
         max_lr: Last learning rate.
         num_steps: n, updates, at least 10.
-        mode: "exp" or "linear".
+        mode: "exp", "linear", or a `Schedule` that rises, whose first `num_steps` values are taken.
         rule: What the suggestion is: "descent" (above), "geometric" (between the flat phase's end and the minimum),
             "steepest", "half_drop", "min/3", "min/10"; or another package's rule, exactly: fastai's "valley",
             "slide", "minimum/10", "steep", "lightning", "lightning<2.5.3", "ignite", "lr_finder". All of them are in
@@ -149,6 +156,10 @@ def range_test(
         seed: Repeat i seeds the generators of torch, numpy and `random`, and the order of tensors and lists, with
             seed + i; None leaves them as they are.
         reinitialise: Called before each repeat but the first; it may draw new weights.
+        extend: Up to so many further tests while a phase is missing, each from 100 times lower or to 10 times higher, with
+            as many steps a decade. The last one counts.
+        refine: At the end one more test of as many steps, from a tenth of the end of the flat phase to three times
+            the start of divergence: a slower ramp, so a lower suggestion.
         accumulate: Batches per update; their mean loss counts.
         scaler: `torch.amp.GradScaler` or thalweg's; restored with all it holds.
         autocast: dtype of `torch.autocast`; None for none.
@@ -202,7 +213,7 @@ def range_test(
     )
     every = _check.integer(_WHO, "validate_every", validate_every, 1)
     ramp = Ramp(
-        _ramp(min_lr, max_lr, num_steps, mode),
+        rates(min_lr, max_lr, num_steps, mode),
         stop_early,
         every if trial.measure else 1,
         None if lag is None else _check.integer(_WHO, "lag", lag, 0),
@@ -215,9 +226,21 @@ def range_test(
         _check.integer(_WHO, "seed", seed, 0)
     if reinitialise is not None and not callable(reinitialise):
         raise TypeError(f"{_WHO}: reinitialise must be a function or None, got {_check.describe(reinitialise)}")
+    if (extend or refine) and mode != "exp":
+        raise ValueError(f"{_WHO}: extend and refine choose the rates of an exponential ramp; mode must be 'exp'")
     extras = [*_checked(restore), *([] if scaler is None else [scaler])]
-    runs = _runs(trial, ramp, Repeats(repeats, seed, reinitialise), extras, progress)
-    return read_curves(ramp.recorded, [losses for losses, _ in runs], [stop for _, stop in runs], rule=rule)
+
+    def test(ramp: Ramp) -> RangeTestResult:
+        runs = _runs(trial, ramp, Repeats(repeats, seed, reinitialise), extras, progress)
+        return read_curves(ramp.recorded, [losses for losses, _ in runs], [stop for _, stop in runs], rule=rule)
+
+    result = test(ramp)
+    for next_rates in [wider] * _check.integer(_WHO, "extend", extend, 0) + [narrower] * bool(refine):
+        lrs = next_rates(result, ramp.lrs)
+        if lrs is not None:
+            ramp = replace(ramp, lrs=lrs)
+            result = test(ramp)
+    return result
 
 
 def _runs(trial: Trial, ramp: Ramp, repeats: Repeats, extras: list[Any], progress: bool) -> list[tuple[Array, str]]:
@@ -249,14 +272,3 @@ def _checked(restore: Sequence[Any]) -> list[Any]:
                 f"{_WHO}: restore must hold objects with state_dict and load_state_dict, got {_check.describe(extra)}"
             )
     return list(restore)
-
-
-def _ramp(min_lr: Any, max_lr: Any, num_steps: Any, mode: Any) -> Array:
-    low = _check.real(_WHO, "min_lr", min_lr, above=0.0)
-    high = _check.real(_WHO, "max_lr", max_lr, above=low)
-    n = _check.integer(_WHO, "num_steps", num_steps, MIN_POINTS)
-    if _check.choice(_WHO, "mode", mode, ("exp", "linear")) == "linear":
-        return np.linspace(low, high, n)
-    lrs = np.exp(np.linspace(math.log(low), math.log(high), n))
-    lrs[0], lrs[-1] = low, high
-    return lrs

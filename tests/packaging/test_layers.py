@@ -24,6 +24,7 @@ LAYERS = [
         "_lr_range_analysis",
         "_lr_range_curve",
         "_lr_range_forms",
+        "_lr_range_ramp",
         "_lr_range_read",
         "_lr_range_record",
         "_lr_range_result",

@@ -226,6 +226,87 @@ def test_reinitialise_draws_new_weights_for_repeats_only() -> None:
     assert held(model) == before
 
 
+def valley(optimizer: torch.optim.Optimizer, seen: list[float]) -> Any:
+    """A step whose loss depends on the learning rate alone: flat to 1e-4, least at 1e-2, diverging from 1."""
+
+    def closure() -> float:
+        seen.append(optimizer.param_groups[0]["lr"])
+        t = math.log10(seen[-1])
+        return 2.3 - 1.8 / (1 + math.exp(-(t + 3) * 4)) + 0.1 * math.exp((t + 0.3) * 6)
+
+    return closure
+
+
+def test_extend_goes_on_until_all_phases_are_seen() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    seen: list[float] = []
+    r = range_test(valley(optimizer, seen), optimizer, min_lr=1e-3, max_lr=1e-2, num_steps=21, extend=4)
+    assert r.observed == ("flat", "descent", "divergence")
+    firsts = [lr for before, lr in zip([math.inf, *seen], seen, strict=False) if lr < before]
+    lasts = [lr for lr, after in zip(seen, [*seen[1:], 0.0], strict=True) if after < lr]
+    assert firsts == pytest.approx([1e-3, 1e-5, 1e-5, 1e-5])
+    assert lasts[:3] == pytest.approx([1e-2, 1e-1, 1.0])
+    np.testing.assert_allclose(np.diff(np.log10(seen[21:40])), 0.05, rtol=1e-9)  # as many steps a decade
+    seen.clear()
+    range_test(valley(optimizer, seen), optimizer, num_steps=50, extend=4)
+    assert len(seen) <= 50  # all phases are seen at once
+
+
+def test_refine_looks_again_at_what_matters() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    seen: list[float] = []
+    coarse = range_test(valley(optimizer, seen), optimizer, num_steps=60)
+    fine = range_test(valley(optimizer, seen), optimizer, num_steps=60, refine=True)
+    assert fine.lrs[0] == pytest.approx(coarse.bounds[0] / 10)
+    assert fine.lrs[-1] <= 3 * coarse.phases["divergence"][0] * (1 + 1e-9)
+    assert fine.decades_per_step < 0.7 * coarse.decades_per_step
+    assert fine.suggestion == pytest.approx(coarse.suggestion, rel=0.15)  # nothing is learned here, so nothing moves
+    seen.clear()
+    assert range_test(lambda: seen.append(1) or 1.0, optimizer, num_steps=20, refine=True).suggestion is None
+    assert len(seen) == 20
+
+
+def test_a_schedule_gives_the_rates() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    schedule = tw.schedules.linear(1e-3, 10, 1e-2) >> tw.schedules.linear(1e-2, 40, 10.0)
+    seen: list[float] = []
+    range_test(valley(optimizer, seen), optimizer, mode=schedule, num_steps=50, stop_early=False)
+    assert seen == schedule.values(50).tolist()
+    with pytest.raises(ValueError, match="a schedule as mode must be positive and rise"):
+        range_test(lambda: 1.0, optimizer, mode=tw.schedules.cosine(0.1, total_steps=50), num_steps=50)
+    for kwargs in ({"extend": 1}, {"refine": True}):
+        with pytest.raises(ValueError, match="mode must be 'exp'"):
+            range_test(lambda: 1.0, optimizer, mode="linear", num_steps=50, **kwargs)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("cable pulled"), KeyboardInterrupt()])
+def test_an_error_leaves_scaler_and_all_optimizers_as_they_were(error: BaseException) -> None:
+    model = net()
+    optimizers = [tw.optim.AdamW(model[0].parameters(), lr=tw.schedules.cosine(0.1, total_steps=9)), sgd(model[3])]
+    scaler = tw.amp.GradScaler("cpu")
+    calls = []
+
+    def objective(model: nn.Module, batch: Batch) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 20:
+            raise error
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    def state() -> Any:
+        states = [
+            [everything(o.state_dict()) for o in optimizers],
+            optimizers[0].schedules,
+            optimizers[0].schedule_step,
+        ]
+        return held(model), states, everything(vars(scaler)), torch.get_rng_state().tolist()
+
+    before = state()
+    with pytest.raises(type(error)):
+        range_test(model, objective, batches(30), optimizers, scaler=scaler, repeats=2, seed=3, **RAMP)
+    assert len(calls) == 20
+    assert state() == before
+
+
 @pytest.mark.parametrize("lag", [0, 3, 16])
 def test_a_late_look_gives_the_same_result(lag: int) -> None:
     """The host looks `lag` steps later: more steps are run, the curve and its end are the same."""
