@@ -106,6 +106,21 @@ def on_repeats(task: Task, optimizer: str) -> Any:
 
 
 PARTS = {"peers": by_peers, "grid": on_grid, "ours": by_us, "trained": on_trained, "repeats": on_repeats}
+LAST = "losses"  # needs the suggestions
+
+
+def at_suggestions(task: Task, optimizer: str, case: dict[str, Any]) -> dict[str, list[float | None]]:
+    """Method -> held-out loss after training at its own suggestion, for the seeds of the grid; None: no answer or no number."""
+
+    def one(lr: Any, seed: int) -> float | None:
+        if not isinstance(lr, float):
+            return None
+        loss = range_tasks.held_out(task, range_tasks.train(task, optimizer, seed, lr))
+        return loss if math.isfinite(loss) else None
+
+    methods = {**case["ours"][0], **case["repeats"][0], **case["peers"][0]}
+    part = {name: next(p for p in ("ours", "repeats", "peers") if name in case[p][0]) for name in methods}
+    return {name: [one(case[part[name]][seed].get(name), seed) for seed in GRID_SEEDS] for name in methods}
 
 
 def conditions() -> dict[str, Any]:
@@ -132,7 +147,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", type=Path, help="folder with the other packages")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=[*PARTS, LAST], default=[*PARTS, LAST])
     arguments = parser.parse_args()
     if arguments.peers:
         sys.path.append(str(arguments.peers))
@@ -150,9 +165,11 @@ def main() -> int:
                 if part in case:
                     continue
                 begun = time.process_time()
-                case[part] = PARTS[part](task, optimizer)
+                case[part] = at_suggestions(task, optimizer, case) if part == LAST else PARTS[part](task, optimizer)
                 data["cpu_seconds"] += time.process_time() - begun
-                arguments.out.write_text(json.dumps(data, indent=1) + "\n")
+                arguments.out.write_text(
+                    json.dumps(data, separators=(",", ":")).replace('"relative"', '\n"relative"') + "\n"
+                )
                 print(f"{part}: {task.name}, {optimizer}: {data['cpu_seconds']:.0f} s", flush=True)
     return 0
 
