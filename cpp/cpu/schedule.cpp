@@ -1,4 +1,4 @@
-// Host side of schedule.hpp: whole arrays of values, cycles. Recursion is as deep as the plan, at most kMaxPlanDepth.
+// Host side of schedule.hpp: whole arrays of values. Recursion is as deep as the plan, at most kMaxPlanDepth.
 #include "thalweg/schedule.hpp"
 
 #include <algorithm>
@@ -15,16 +15,29 @@ using plan::real;
 // Values of the sub-plan at `at` for steps [k, k + n).
 void fill(const std::uint64_t* words, std::uint64_t at, std::int64_t k, std::int64_t n, double* out);
 
-void fill_product(const std::uint64_t* words, const std::uint64_t* f, std::int64_t k, std::int64_t n, double* out) {
+void fill_combined(const std::uint64_t* words, Node kind, const std::uint64_t* f, std::int64_t k, std::int64_t n,
+                   double* out) {
   constexpr std::int64_t kBlock = 4096;
-  std::vector<double> factor(static_cast<std::size_t>(std::min(n, kBlock)));
+  std::vector<double> other(static_cast<std::size_t>(std::min(n, kBlock)));
   for (std::int64_t at = 0; at < n; at += kBlock) {
     const std::int64_t size = std::min(kBlock, n - at);
     fill(words, f[1], k + at, size, out + at);
     for (std::int64_t c = 1; c < integer(f[0]); ++c) {
-      fill(words, f[1 + c], k + at, size, factor.data());
-      for (std::int64_t i = 0; i < size; ++i) out[at + i] *= factor[static_cast<std::size_t>(i)];
+      fill(words, f[1 + c], k + at, size, other.data());
+      for (std::int64_t i = 0; i < size; ++i)
+        out[at + i] = plan::combine(kind, out[at + i], other[static_cast<std::size_t>(i)]);
     }
+  }
+}
+
+// Each value of the child stands for `period` steps.
+void fill_every(const std::uint64_t* words, const std::uint64_t* f, std::int64_t k, std::int64_t n, double* out) {
+  const std::int64_t period = integer(f[1]);
+  for (std::int64_t done = 0; done < n;) {
+    const std::int64_t size = std::min(n - done, period - (k + done) % period);
+    fill(words, f[0], (k + done) / period, 1, out + done);
+    std::fill(out + done + 1, out + done + size, out[done]);
+    done += size;
   }
 }
 
@@ -82,16 +95,26 @@ void fill_ramp(double a, double b, double begin, double end, std::int64_t first,
   kRamp<Shape>[static_cast<int>(active_isa())](a, b, begin, end, static_cast<double>(first), n, out);
 }
 
-// Cycle by cycle, each one a cosine of its own.
-void fill_sgdr(const std::uint64_t* f, std::int64_t k, std::int64_t n, double* out) {
-  const std::int64_t total = integer(f[5]);
+// Cycle by cycle, each one a ramp and a cosine of its own.
+void fill_restarts(Node kind, const std::uint64_t* f, std::int64_t k, std::int64_t n, double* out) {
+  const bool listed = kind == Node::kListed;
+  const plan::Sgdr sgdr =
+      listed ? plan::Sgdr{plan::restart(f), 1, 1, integer(f[7 + integer(f[7])])} : plan::sgdr(kind, f);
+  const Restart& r = sgdr.restart;
+  const std::int64_t total = sgdr.total;
   for (std::int64_t done = 0; done < n;) {
-    if (total >= 0 && k + done >= total) return std::fill(out + done, out + n, leaf_value(Node::kSgdr, f, k + done));
-    const Cycle cycle = sgdr_cycle(integer(f[2]), integer(f[3]), k + done);
+    const std::int64_t here = k + done;
+    if (total >= 0 && here >= total) return std::fill(out + done, out + n, leaf_value(kind, f, here));
+    const Cycle cycle = listed ? listed_cycle(f + 8, integer(f[7]), here) : sgdr_cycle(sgdr.t_0, sgdr.t_mult, here);
+    const std::int64_t ramp = restart_warmup(r, cycle.length);
+    if (cycle.position < ramp) {
+      out[done++] = restart_value(r, cycle, false);
+      continue;
+    }
     std::int64_t size = std::min(n - done, cycle.length - cycle.position);
-    if (total >= 0) size = std::min(size, total - (k + done));
-    fill_ramp<Cosine>(sgdr_peak(real(f[0]), real(f[1]), real(f[4]), cycle.index), real(f[1]), 0.0,
-                      static_cast<double>(cycle.length), cycle.position, size, out + done);
+    if (total >= 0) size = std::min(size, total - here);
+    fill_ramp<Cosine>(sgdr_peak(r.lr, r.eta_min, r.decay, cycle.index), r.eta_min, 0.0,
+                      static_cast<double>(cycle.length - ramp), cycle.position - ramp, size, out + done);
     done += size;
   }
 }
@@ -103,7 +126,8 @@ void fill_leaf(Node kind, const std::uint64_t* f, std::int64_t k, std::int64_t n
     return fill_ramp<Cosine>(real(f[0]), real(f[1]), real(f[2]), real(f[3]), k, n, out);
   if (exact && kind == Node::kLinear)
     return fill_ramp<Linear>(real(f[0]), real(f[1]), real(f[2]), real(f[3]), k, n, out);
-  if (exact && kind == Node::kSgdr) return fill_sgdr(f, k, n, out);
+  if (exact && (kind == Node::kSgdr || kind == Node::kWarmSgdr || kind == Node::kListed))
+    return fill_restarts(kind, f, k, n, out);
   for (std::int64_t i = 0; i < n; ++i) out[i] = leaf_value(kind, f, k + i);
 }
 
@@ -138,7 +162,21 @@ void fill(const std::uint64_t* words, std::uint64_t at, std::int64_t k, std::int
       return std::fill(out + size, out + n, out[size]);
     }
     case Node::kProduct:
-      return fill_product(words, f, k, n, out);
+    case Node::kSum:
+    case Node::kMinimum:
+    case Node::kMaximum:
+      return fill_combined(words, kind, f, k, n, out);
+    case Node::kEvery:
+      return fill_every(words, f, k, n, out);
+    case Node::kAdvance:
+      for (std::int64_t i = 0; i < n;) {  // beyond the reach of steps the child is asked for one and the same
+        const std::int64_t here = plan::advance_step(f, k + i);
+        const bool far = here - integer(f[1]) < k + i;
+        const std::int64_t size = far ? 1 : n - i;
+        fill(words, f[0], here, size, out + i);
+        i += size;
+      }
+      return;
     case Node::kClip:
       fill(words, f[0], k, n, out);
       for (std::int64_t i = 0; i < n; ++i)
@@ -149,111 +187,10 @@ void fill(const std::uint64_t* words, std::uint64_t at, std::int64_t k, std::int
   }
 }
 
-// Whether any shape below is cyclic; a repeat always is.
-bool has_cycles(const std::uint64_t* words, std::uint64_t at) {
-  const Node kind = static_cast<Node>(words[at]);
-  const std::uint64_t* f = words + at + 1;
-  if (kind == Node::kClip || kind == Node::kHold) return has_cycles(words, f[0]);
-  if (kind == Node::kSequence || kind == Node::kProduct) {
-    const std::uint64_t* child = f + 1 + (kind == Node::kSequence ? integer(f[0]) : 0);
-    return std::any_of(child, child + integer(f[0]), [&](std::uint64_t c) { return has_cycles(words, c); });
-  }
-  return kind == Node::kSgdr || kind == Node::kSplit || kind == Node::kTriangular || kind == Node::kRepeat;
-}
-
-// The factor of a product whose cycles count: the first that has any.
-std::uint64_t cyclic_factor(const std::uint64_t* words, const std::uint64_t* f) {
-  for (std::int64_t i = 1; i < integer(f[0]); ++i)
-    if (has_cycles(words, f[i])) return f[i];
-  return f[integer(f[0])];
-}
-
-Cycle find_cycle(const std::uint64_t* words, std::uint64_t at, std::int64_t k);
-
-// How many cycles begin in steps [0, k) under the node at `at`.
-std::int64_t cycles_begun(const std::uint64_t* words, std::uint64_t at, std::int64_t k) {
-  if (k <= 0 || !has_cycles(words, at)) return 0;
-  const std::uint64_t* f = words + at + 1;
-  switch (static_cast<Node>(words[at])) {
-    case Node::kSgdr:
-      return find_cycle(words, at, integer(f[5]) >= 0 ? std::min(k, integer(f[5])) - 1 : k - 1).index + 1;
-    case Node::kSplit:
-      return find_cycle(words, at, std::min(k, integer(f[2])) - 1).index + 1;
-    case Node::kTriangular:
-      return find_cycle(words, at, k - 1).index + 1;
-    case Node::kSequence: {
-      const std::int64_t n = integer(f[0]);
-      std::int64_t begun = 0;
-      for (std::int64_t i = 0; i < n && integer(f[1 + i]) < k; ++i) {
-        const std::int64_t until = i + 1 < n ? std::min(k, integer(f[2 + i])) : k;
-        begun += cycles_begun(words, f[1 + n + i], until - integer(f[1 + i]));
-      }
-      return begun;
-    }
-    case Node::kRepeat: {
-      const std::int64_t period = integer(f[1]);
-      const bool own = !has_cycles(words, f[0]);
-      const std::int64_t each = own ? 1 : cycles_begun(words, f[0], period);
-      if (integer(f[2]) >= 0 && k / period >= integer(f[2])) return integer(f[2]) * each;
-      return k / period * each + (own ? (k % period > 0 ? 1 : 0) : cycles_begun(words, f[0], k % period));
-    }
-    case Node::kHold:
-      return cycles_begun(words, f[0], std::min(k, integer(f[1])));
-    case Node::kClip:
-      return cycles_begun(words, f[0], k);
-    case Node::kProduct:
-      return cycles_begun(words, cyclic_factor(words, f), k);
-    default:
-      return 0;
-  }
-}
-
-// Cycle of step k under the node at `at`: of a cyclic shape, or of a repeat around shapes that have none. The index
-// counts the cycles of earlier pieces and repetitions in.
-Cycle find_cycle(const std::uint64_t* words, std::uint64_t at, std::int64_t k) {
-  constexpr Cycle kNone{-1, 0, 0};
-  const Node kind = static_cast<Node>(words[at]);
-  const std::uint64_t* f = words + at + 1;
-  switch (kind) {
-    case Node::kSgdr:
-      return integer(f[5]) >= 0 && k >= integer(f[5]) ? kNone : sgdr_cycle(integer(f[2]), integer(f[3]), k);
-    case Node::kSplit:
-      return k < integer(f[2]) ? split_cycle(integer(f[2]), integer(f[3]), integer(f[4]) != 0, k) : kNone;
-    case Node::kTriangular: {
-      const std::int64_t period = integer(f[2]) + integer(f[3]);
-      return {k / period, k % period, period};
-    }
-    case Node::kSequence: {
-      const std::int64_t here = plan::child_at(f, k);
-      Cycle cycle = find_cycle(words, f[1 + integer(f[0]) + here], k - integer(f[1 + here]));
-      if (cycle.index >= 0 && here > 0) cycle.index += cycles_begun(words, at, integer(f[1 + here]));
-      return cycle;
-    }
-    case Node::kRepeat: {
-      const std::int64_t period = integer(f[1]);
-      if (integer(f[2]) >= 0 && k / period >= integer(f[2])) return kNone;
-      if (!has_cycles(words, f[0])) return {k / period, k % period, period};
-      Cycle cycle = find_cycle(words, f[0], k % period);
-      if (cycle.index >= 0) cycle.index += k / period * cycles_begun(words, f[0], period);
-      return cycle;
-    }
-    case Node::kHold:
-      return k < integer(f[1]) ? find_cycle(words, f[0], k) : kNone;
-    case Node::kClip:
-      return find_cycle(words, f[0], k);
-    case Node::kProduct:
-      return find_cycle(words, cyclic_factor(words, f), k);
-    default:
-      return kNone;
-  }
-}
-
 }  // namespace
 
 void fill_values(const std::uint64_t* words, std::int64_t begin, std::int64_t count, double* out) {
   fill(words, words[2], begin, count, out);
 }
-
-Cycle cycle_at(const std::uint64_t* words, std::int64_t k) { return find_cycle(words, words[2], k); }
 
 }  // namespace thalweg

@@ -23,12 +23,39 @@ struct Layout {
 };
 
 constexpr Layout kLayouts[] = {
-    {Node::kConstant, "f", ""},      {Node::kLinear, "ffff", ""},       {Node::kCosine, "ffff", ""},
-    {Node::kPolynomial, "ffif", ""}, {Node::kExponential, "ff", ""},    {Node::kGeometric, "ffi", ""},
-    {Node::kStep, "ffi", ""},        {Node::kMultistep, "ff", "i"},     {Node::kSgdr, "ffiifi", ""},
-    {Node::kSplit, "ffiii", ""},     {Node::kTriangular, "ffiiif", ""}, {Node::kTable, "", "f"},
-    {Node::kSequence, "", "ic"},     {Node::kProduct, "", "c"},         {Node::kClip, "cff", ""},
-    {Node::kRepeat, "cii", ""},      {Node::kHold, "ci", ""},
+    {Node::kConstant, "f", ""},
+    {Node::kLinear, "ffff", ""},
+    {Node::kCosine, "ffff", ""},
+    {Node::kPolynomial, "ffif", ""},
+    {Node::kExponential, "ff", ""},
+    {Node::kGeometric, "ffi", ""},
+    {Node::kStep, "ffi", ""},
+    {Node::kMultistep, "ff", "i"},
+    {Node::kSgdr, "ffiifi", ""},
+    {Node::kSplit, "ffiii", ""},
+    {Node::kTriangular, "ffiiif", ""},
+    {Node::kTable, "", "f"},
+    {Node::kSqrt, "ffff", ""},
+    {Node::kSquare, "ffff", ""},
+    {Node::kRex, "ffff", ""},
+    {Node::kTanh, "fffff", ""},
+    {Node::kInverseTime, "fff", ""},
+    {Node::kInverseSqrt, "fff", ""},
+    {Node::kApproach, "ffff", ""},
+    {Node::kDecayed, "fffffi", ""},
+    {Node::kNoise, "fiffi", ""},
+    {Node::kListed, "fffifff", "i"},
+    {Node::kWarmSgdr, "fffifffiii", ""},
+    {Node::kSequence, "", "ic"},
+    {Node::kProduct, "", "c"},
+    {Node::kClip, "cff", ""},
+    {Node::kRepeat, "cii", ""},
+    {Node::kHold, "ci", ""},
+    {Node::kSum, "", "c"},
+    {Node::kMinimum, "", "c"},
+    {Node::kMaximum, "", "c"},
+    {Node::kEvery, "ci", ""},
+    {Node::kAdvance, "ci", ""},
 };
 
 void require(bool condition, const char* what) {
@@ -39,6 +66,11 @@ const Layout& layout_of(std::uint64_t word) {
   for (const Layout& layout : kLayouts)
     if (static_cast<std::uint64_t>(layout.kind) == word) return layout;
   throw std::invalid_argument(message("plan: unknown kind of node ", word));
+}
+
+void check_restart(const std::uint64_t* f) {
+  require(real(f[2]) >= 0, "a factor must not be negative");
+  require(integer(f[3]) >= 0 && integer(f[3]) <= std::int64_t{1} << 53, "a warm-up is not in [0, 2^53]");
 }
 
 // Ranges of the fields of a leaf; that floats are finite is known.
@@ -71,6 +103,34 @@ void check_leaf(Node kind, const std::uint64_t* f) {
       require(real(f[4]) >= 0 && integer(f[5]) != 0, "a factor must not be negative, a length not 0");
       length(2);
       return length(3);
+    case Node::kWarmSgdr:
+      check_restart(f);
+      require(integer(f[9]) != 0, "a total length must not be 0");
+      length(7);
+      return length(8);
+    case Node::kListed:
+      check_restart(f);
+      require(integer(f[7]) >= 2 && integer(f[8]) == 0, "cycles must begin at step 0 and end");
+      for (std::int64_t i = 1; i < integer(f[7]); ++i)
+        require(integer(f[8 + i]) > integer(f[7 + i]), "the beginnings of cycles must ascend");
+      return;
+    case Node::kSqrt:
+    case Node::kSquare:
+    case Node::kRex:
+      return require(real(f[2]) != real(f[3]), "a ramp must end elsewhere than it begins");
+    case Node::kTanh:
+      return require(real(f[2]) > 0, "a ramp must end after it begins");
+    case Node::kInverseTime:
+      return require(real(f[1]) >= 0 && real(f[2]) > 0, "a rate must not be negative, a length must be positive");
+    case Node::kInverseSqrt:
+      return require(real(f[1]) > 0 && real(f[2]) > 0, "a timescale and a shift must be positive");
+    case Node::kApproach:
+      return require(real(f[2]) > 0 && real(f[3]) <= 0, "a time constant must be positive, a beginning not");
+    case Node::kDecayed:
+      return require(real(f[2]) > 0 && real(f[3]) > 0 && real(f[4]) > 0, "a length or power must be positive");
+    case Node::kNoise:
+      return require(real(f[2]) > 0 && real(f[3]) >= 0 && real(f[2]) + real(f[3]) < 1,
+                     "quantiles must lie between 0 and 1");
     case Node::kSplit:
       length(2);
       length(3);
@@ -92,9 +152,9 @@ void check_inner(Node kind, const std::uint64_t* f) {
       require(integer(f[1 + i]) > integer(f[i]), "the pieces of a sequence must follow each other");
   } else if (kind == Node::kClip) {
     require(real(f[1]) <= real(f[2]), "clip needs lo <= hi");
-  } else if (kind == Node::kRepeat) {
+  } else if (kind == Node::kRepeat || kind == Node::kEvery) {
     require(integer(f[1]) >= 1, "a period must be positive");
-  } else if (kind == Node::kHold) {
+  } else if (kind == Node::kHold || kind == Node::kAdvance) {
     require(integer(f[1]) >= 0, "a length must not be negative");
   }
 }

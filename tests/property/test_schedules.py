@@ -19,6 +19,44 @@ SHORT = st.integers(1, 60)
 
 
 LEAVES = ["constant", "linear", "cosine", "polynomial", "warmup", "step", "snapshot", "sgdr", "cycle", "table"]
+ENDS = st.sampled_from(["exclusive", "inclusive"])
+MORE = [
+    "rex", "tanh", "cooldown", "k-decay", "flat", "inverse_sqrt", "restarts", "wsd", "piecewise", "cyclic", "noise", "approach",
+]  # fmt: skip
+
+
+@st.composite
+def further(draw: st.DrawFn, kind: str, low: float, high: float, n: int) -> Schedule:
+    """The other kinds of leaves."""
+    if kind == "rex":
+        return schedules.rex(high, n, low, draw(ENDS))
+    if kind == "tanh":
+        return schedules.tanh(high, n, draw(st.floats(-9, 0)), draw(st.floats(0.1, 9)), low)
+    if kind == "cooldown":
+        return schedules.cooldown(high, n, low, draw(st.sampled_from(["1-sqrt", "1-square"])), draw(ENDS))
+    if kind == "k-decay":
+        return schedules.cosine(high, n, low, draw(ENDS), draw(st.floats(0.2, 3)), draw(st.floats(0.2, 3)))
+    if kind == "flat":
+        return schedules.flat_cosine(high, n, draw(st.floats(0, 1)), low)
+    if kind == "inverse_sqrt":
+        return schedules.inverse_sqrt(high, draw(SHORT), total_steps=n)
+    if kind == "restarts":
+        t_0, ratio = draw(st.integers(2, 60)), draw(st.sampled_from([0.5, 0.7, 1, 1.3, 2, 2.5]))
+        warm = draw(st.integers(0, t_0 - 1))
+        return schedules.sgdr(high, t_0, ratio, low, cycles=draw(st.integers(1, 6)), warmup_steps=warm)
+    if kind == "wsd":
+        shape = draw(st.sampled_from(["linear", "cosine", "1-sqrt", "1-square"]))
+        return schedules.wsd(high, draw(st.integers(0, 9)), draw(st.integers(0, 9)), n, low, shape, low)
+    if kind == "piecewise":
+        steps = sorted(draw(st.sets(st.integers(0, 90), min_size=2, max_size=5)))[-4:]
+        values = draw(st.lists(RATES, min_size=len(steps), max_size=len(steps)))
+        return draw(st.sampled_from([schedules.piecewise_linear, schedules.piecewise_cosine]))(steps, values)
+    if kind == "cyclic":
+        per = draw(st.sampled_from(["cycle", "position", "step"]))
+        return schedules.cyclic(low, high, draw(SHORT), [1.0, 0.5, 0.25], per, total_steps=n)
+    if kind == "noise":
+        return schedules.noise(draw(st.floats(0.01, 1)), draw(st.integers(0, 2**62)), total_steps=n)
+    return schedules.exponential_warmup(high, draw(st.floats(0.5, 99)), low, total_steps=n)
 
 
 @st.composite
@@ -33,7 +71,9 @@ def finite(draw: st.DrawFn, lengths: Any = SHORT) -> Schedule:
     """A leaf with an end."""
     low, high = draw(pairs())
     n = draw(lengths)
-    kind = draw(st.sampled_from(LEAVES))
+    kind = draw(st.sampled_from(LEAVES + MORE))
+    if kind in MORE:
+        return draw(further(kind, low, high, n))
     if kind == "constant":
         return schedules.constant(high, n)
     if kind == "linear":
@@ -66,6 +106,12 @@ def composed(leaves: st.SearchStrategy[Schedule]) -> st.SearchStrategy[Schedule]
             st.builds(lambda a, n: a.repeat(n) if a.total_steps else a, inner, st.integers(1, 4)),
             st.builds(lambda a, p: a.clip(*p), inner, pairs()),
             st.builds(lambda a, n: a.delay(n), inner, st.integers(0, 9)),
+            st.builds(lambda a, b: a + b, inner, inner),
+            st.builds(schedules.minimum, inner, inner),
+            st.builds(schedules.maximum, inner, inner),
+            st.builds(lambda a, n: a.every(n), inner, st.integers(1, 4)),
+            st.builds(lambda a, n: a.advance(n) if a.total_steps > n else a, inner, st.integers(0, 9)),
+            st.builds(lambda a, n: a.after_warmup(n), inner, st.integers(0, 9)),
         ),
         max_leaves=6,
     )
@@ -151,12 +197,36 @@ def test_round_trips(schedule: Schedule) -> None:
 @given(finite(LENGTHS), STEPS)
 @settings(deadline=None, max_examples=300)
 def test_leaves_stay_within_their_rates(schedule: Schedule, k: int) -> None:
-    rates = [v for name, v in schedule._arguments if name in ("lr", "eta_min", "end_lr", "start", "base_lr", "max_lr")]
+    arguments = dict(schedule._arguments)
+    names = ("lr", "eta_min", "end_lr", "start", "base_lr", "max_lr")
+    rates = [arguments[name] for name in names if arguments.get(name) is not None]
     if schedule._kind == "table":
         rates = list(schedule._arguments[0][1])
-    low = 0.0 if schedule._kind == "step" else min(rates)
+    if schedule._kind.startswith("piecewise"):
+        rates = arguments["values"]
+    if schedule._kind == "noise":
+        rates = [1 - arguments["amplitude"], 1 + arguments["amplitude"]]
+    low = 0.0 if schedule._kind in ("step", "inverse_sqrt") else min(rates)
     low, high = (low, max(rates)) if schedule._kind != "constant" else (rates[0], rates[0])
-    assert low <= schedule(k) <= high
+    slack = 1e-15 * high if schedule._kind in ("noise", "cyclic") else 0.0  # 1 + x and base + height round
+    assert low - slack <= schedule(k) <= high + slack
+
+
+@given(FINITE, FINITE, STEPS)
+@settings(deadline=None, max_examples=100)
+def test_plus_minimum_maximum(a: Schedule, b: Schedule, k: int) -> None:
+    assert schedules.minimum(a, b)(k) == min(a(k), b(k))
+    assert schedules.maximum(a, b)(k) == max(a(k), b(k))
+    if a._kind != "add" and b._kind != "add":
+        assert (a + b)(k) == a(k) + b(k)
+
+
+@given(FINITE, st.integers(1, 7), STEPS)
+@settings(deadline=None, max_examples=100)
+def test_every_and_advance(a: Schedule, n: int, k: int) -> None:
+    assert a.every(n)(k) == a(k // n)
+    assert a.advance(n)(k) == a(k + n)
+    assert a.every(n).total_steps == n * (a.total_steps or 0)
 
 
 @given(FINITE)
@@ -174,7 +244,7 @@ def test_cycles(schedule: Schedule) -> None:
 @given(FINITE)
 @settings(deadline=None, max_examples=100)
 def test_stretch_by_one_changes_nothing(schedule: Schedule) -> None:
-    if "table" not in repr(schedule):
+    if "table" not in repr(schedule) and "noise" not in repr(schedule):
         assert schedule.stretch(1) == schedule
 
 

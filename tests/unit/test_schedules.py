@@ -11,6 +11,7 @@ import pytest
 
 from thalweg import schedules
 from thalweg.schedules import Schedule, from_dict
+from thalweg.schedules._registry import COMBINATIONS, COMPOSITIONS
 
 
 def catalogue() -> dict[str, Schedule]:
@@ -39,6 +40,47 @@ def catalogue() -> dict[str, Schedule]:
         "one_cycle": schedules.one_cycle(0.1, 100).lr,
         "one_cycle_momentum": schedules.one_cycle(0.1, 100, three_phase=True, anneal="linear").momentum,
         "warmup": schedules.warmup(5, 0.1, 0.01),
+        "warmup_cosine": schedules.warmup(5, 0.1, 0.01, "plus1", "cosine"),
+        "warmup_sqrt": schedules.warmup(9, 0.1, 0.01, "hf", "1-sqrt"),
+        "exponential_warmup": schedules.exponential_warmup(0.1, 7.5, 0.01),
+        "untuned_warmup": schedules.untuned_warmup(0.1, 0.95),
+        "untuned_warmup_exponential": schedules.untuned_warmup(0.1, 0.95, "exponential"),
+        "linear_inclusive": schedules.linear(0.1, 60, 0.3, "inclusive"),
+        "polynomial_inclusive": schedules.polynomial(0.1, 60, 2.5, 1e-3, "inclusive"),
+        "polynomial_k": schedules.polynomial(0.1, 60, 1.5, 1e-3, k=2.5),
+        "cosine_power": schedules.cosine(0.1, 90, 1e-3, exponent=1.5),
+        "cosine_k": schedules.cosine(0.1, 90, 1e-3, "inclusive", k=3.0),
+        "rex": schedules.rex(0.1, 70, 1e-3),
+        "tanh": schedules.tanh(0.1, 70, eta_min=1e-3),
+        "flat_cosine": schedules.flat_cosine(0.1, 70, 0.72, 1e-3),
+        "inverse_time": schedules.inverse_time(0.1, 0.3, 20),
+        "inverse_time_staircase": schedules.inverse_time(0.1, 0.3, 20, staircase=True, total_steps=90),
+        "inverse_sqrt": schedules.inverse_sqrt(0.1, 30),
+        "noam": schedules.noam(64, 12),
+        "piecewise_constant": schedules.piecewise_constant([4, 20], [0.1, 0.3, 0.2]),
+        "piecewise_linear": schedules.piecewise_linear([3, 20, 31], [0.1, 0.3, 0.2]),
+        "piecewise_cosine": schedules.piecewise_cosine([0, 20, 31], [0.1, 0.3, 0.2]),
+        "cyclic": schedules.cyclic(0.01, 0.1, 8, [1.0, 0.5, 0.25]),
+        "cyclic_position": schedules.cyclic(0.01, 0.1, 8, schedules.linear(1.0, 9, 0.5), "position"),
+        "cyclic_step": schedules.cyclic(0.01, 0.1, 8, schedules.cosine(1.0, 80), "step", 5, total_steps=80),
+        "noise": schedules.noise(0.3, 7),
+        "noise_uniform": schedules.noise(0.3, 7, "uniform", total_steps=50),
+        "cooldown": schedules.cooldown(0.1, 40, 0.01),
+        "cooldown_square": schedules.cooldown(0.1, 40, 0.01, "1-square", "inclusive"),
+        "cooldown_exponential": schedules.cooldown(0.1, 40, 0.01, "exponential"),
+        "wsd": schedules.wsd(0.1, 10, 30, 40, 1e-3),
+        "wsd_open": schedules.wsd(0.1, 10, 30, shape="cosine"),
+        "sgdr_warm": schedules.sgdr(0.1, 10, 2, 1e-3, warmup_steps=4, warmup_start=0.0),
+        "sgdr_growing": schedules.sgdr(0.1, 10, 1.3, 1e-3, 0.9, warmup_steps=3),
+        "sgdr_shrinking": schedules.sgdr(0.1, 40, 0.6, 1e-3, cycles=6),
+        "sgdr_shrinking_t": schedules.sgdr(0.1, 40, 0.6, 1e-3, total_steps=70),
+        "sgdr_cycles": schedules.sgdr(0.1, 10, 2, cycles=3),
+        "add": cosine + schedules.warmup(9, 1.0) + 0.5,
+        "minimum": schedules.minimum(cosine, schedules.linear(0.2, 120), 0.08),
+        "maximum": schedules.maximum(schedules.sgdr(0.1, 10), 0.03),
+        "every": schedules.sgdr(0.1, 3, 2).every(7),
+        "advance": schedules.sgdr(0.1, 10, 2).advance(13),
+        "after_warmup": cosine.after_warmup(8, style="timm", shape="cosine"),
         "sequence": schedules.warmup(5, 0.1) >> cosine,
         "endless_sequence": schedules.warmup(5, 0.1) >> schedules.sgdr(0.1, 10, 3),
         "product": cosine * schedules.warmup(9, 1.0) * 0.5,
@@ -92,7 +134,8 @@ def test_held_after_the_end(schedule: Schedule) -> None:
 
 def test_catalogue_is_complete() -> None:
     kinds = {s._kind for s in CATALOGUE.values()}
-    assert set(schedules.CONSTRUCTORS) | {"one_cycle", "sequence", "product", "repeat", "clip"} <= kinds
+    made = {"stretch", "delay", "after_warmup"}  # that give kinds of others
+    assert {*schedules.CONSTRUCTORS, *COMBINATIONS, *COMPOSITIONS, "one_cycle"} - made <= kinds
 
 
 def test_immutable() -> None:
@@ -272,6 +315,6 @@ def test_ascii(schedule: Schedule) -> None:
 
 
 def test_repr_is_the_expression() -> None:
-    names = {name: getattr(schedules, name) for name in (*schedules.CONSTRUCTORS, "one_cycle")}
+    names = {name: getattr(schedules, name) for name in (*schedules.CONSTRUCTORS, *COMBINATIONS, "one_cycle")}
     for schedule in CATALOGUE.values():
         assert eval(repr(schedule), {"__builtins__": {}}, names) == schedule

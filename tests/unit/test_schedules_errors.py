@@ -14,30 +14,58 @@ from thalweg.schedules import Schedule, from_dict
 
 GOOD: dict[str, dict[str, Any]] = {
     "constant": {"lr": 0.1, "total_steps": 5},
-    "linear": {"lr": 0.1, "total_steps": 5, "end_lr": 0.2},
+    "linear": {"lr": 0.1, "total_steps": 5, "end_lr": 0.2, "end": "inclusive"},
     "step": {"lr": 0.1, "step_size": 3, "gamma": 0.5, "total_steps": 9},
     "multistep": {"lr": 0.1, "milestones": [1, 2], "gamma": 0.5, "total_steps": 9},
     "exponential": {"lr": 0.1, "gamma": 0.5, "total_steps": 9},
-    "polynomial": {"lr": 0.1, "total_steps": 5, "power": 2.0, "eta_min": 0.01},
-    "cosine": {"lr": 0.1, "total_steps": 5, "eta_min": 0.01, "end": "inclusive"},
+    "polynomial": {"lr": 0.1, "total_steps": 5, "power": 2.0, "eta_min": 0.01, "end": "inclusive", "k": 2.0},
+    "cosine": {"lr": 0.1, "total_steps": 5, "eta_min": 0.01, "end": "inclusive", "exponent": 2.0, "k": 2.0},
     "geometric": {"min_lr": 0.1, "max_lr": 1.0, "num_steps": 5},
-    "sgdr": {"lr": 0.1, "t_0": 5, "t_mult": 2, "eta_min": 0.01, "decay": 0.9, "total_steps": 40},
+    "sgdr": {
+        "lr": 0.1, "t_0": 5, "t_mult": 2, "eta_min": 0.01, "decay": 0.9, "total_steps": 40, "warmup_steps": 2,
+        "warmup_start": 0.0, "style": "hf",
+    },
+    "rex": {"lr": 0.1, "total_steps": 5, "eta_min": 0.01, "end": "inclusive"},
+    "tanh": {"lr": 0.1, "total_steps": 5, "eta_min": 0.01},
+    "flat_cosine": {"lr": 0.1, "total_steps": 5, "pct_start": 0.5, "eta_min": 0.01},
+    "inverse_time": {"lr": 0.1, "decay_rate": 0.5, "decay_steps": 5, "total_steps": 40},
+    "inverse_sqrt": {"lr": 0.1, "timescale": 5, "shift": 3, "total_steps": 40},
+    "noam": {"d_model": 64, "warmup_steps": 5, "factor": 2.0, "total_steps": 40},
+    "piecewise_constant": {"steps": [1, 2], "values": [0.1, 0.2, 0.3], "total_steps": 40},
+    "piecewise_linear": {"steps": [1, 2], "values": [0.1, 0.2]},
+    "piecewise_cosine": {"steps": [1, 2], "values": [0.1, 0.2]},
+    "cyclic": {
+        "base_lr": 0.1, "max_lr": 0.2, "step_size": 4, "amplitude": [1.0, 0.5], "per": "step", "step_size_down": 3,
+        "total_steps": 40,
+    },
+    "noise": {"amplitude": 0.5, "seed": 3, "distribution": "uniform", "std": 0.5, "total_steps": 40},
+    "cooldown": {"lr": 0.1, "total_steps": 5, "eta_min": 0.01, "shape": "linear", "end": "inclusive"},
+    "wsd": {
+        "lr": 0.1, "warmup_steps": 5, "decay_steps": 5, "stable_steps": 5, "eta_min": 0.01, "shape": "cosine",
+        "start": 0.01, "style": "plus1", "warmup_shape": "cosine", "end": "inclusive",
+    },
+    "exponential_warmup": {"lr": 0.1, "tau": 10.0, "start": 0.01, "total_steps": 40},
+    "untuned_warmup": {"lr": 0.1, "beta2": 0.99, "shape": "linear", "start": 0.01},
     "snapshot_cosine": {"lr": 0.1, "total_steps": 50, "cycles": 3, "split": "even", "eta_min": 0.01},
     "triangular": {"base_lr": 0.1, "max_lr": 0.2, "step_size": 4, "step_size_down": 3, "total_steps": 40},
     "triangular2": {"base_lr": 0.1, "max_lr": 0.2, "step_size": 4, "step_size_down": 3, "total_steps": 40},
     "exp_range": {
         "base_lr": 0.1, "max_lr": 0.2, "step_size": 4, "gamma": 0.9, "step_size_down": 3, "total_steps": 40,
     },
-    "warmup": {"warmup_steps": 5, "lr": 0.1, "start": 0.01, "style": "hf"},
+    "warmup": {"warmup_steps": 5, "lr": 0.1, "start": 0.01, "style": "hf", "shape": "cosine"},
     "one_cycle": {
         "max_lr": 0.1, "total_steps": 50, "pct_start": 0.3, "div_factor": 25.0, "final_div_factor": 1e4,
-        "base_momentum": 0.85, "max_momentum": 0.95, "anneal": "cos",
+        "base_momentum": 0.85, "max_momentum": 0.95, "anneal": "cos", "end": "exclusive",
     },
     "table": {"values": [0.1, 0.2]},
 }  # fmt: skip
-LENGTHS = {"total_steps", "step_size", "step_size_down", "num_steps", "t_0", "t_mult", "cycles", "warmup_steps"}
-WORDS = {"end", "split", "style", "anneal"}
-LISTS = {"milestones", "values"}
+LENGTHS = {
+    "total_steps", "step_size", "step_size_down", "num_steps", "t_0", "cycles", "warmup_steps", "decay_steps",
+    "stable_steps", "timescale", "shift", "d_model", "seed",
+}  # fmt: skip
+MAY_BE_0 = {"warmup_steps", "stable_steps", "seed"}
+WORDS = {"end", "split", "style", "anneal", "shape", "distribution", "per", "warmup_shape"}
+LISTS = {"milestones", "values", "steps", "amplitude"}
 
 
 def cases() -> list[Any]:
@@ -46,13 +74,16 @@ def cases() -> list[Any]:
         for argument in arguments:
             if argument in WORDS:
                 bad: list[Any] = ["nonsense", 3, None]
+            elif argument == "amplitude" and name == "noise":
+                bad = [math.nan, 0.0, 1.5, "0.1", True]
             elif argument in LISTS:
                 bad = [3, "1, 2", [], [-1], ["x"], [math.nan], [True]]
             elif argument in LENGTHS:
                 bad = [-3, 2.5, math.nan, math.inf, "5", True, 2**70]
-                bad += [] if argument == "warmup_steps" else [0]
+                bad += [] if argument in MAY_BE_0 or (name == "wsd" and argument == "decay_steps") else [0]
+                bad = [value for value in bad if not (argument == "d_model" and value == 2**70)]
             else:
-                bad = [math.nan, math.inf, -0.1, "0.1", 1j, True, [0.1]]
+                bad = [math.nan, math.inf, "0.1", 1j, True, [0.1]] + ([] if argument in ("lower", "upper") else [-0.1])
             out += [pytest.param(name, argument, value, id=f"{name}-{argument}-{value!r}") for value in bad]
     return out
 
@@ -88,6 +119,32 @@ def test_good_arguments_are_good(name: str) -> None:
         (lambda: schedules.geometric(0.1, 1.0, 1), "geometric: num_steps"),
         (lambda: schedules.one_cycle(0.1, 10, 0.6, three_phase=True), "one_cycle: pct_start"),
         (lambda: schedules.one_cycle(0.1, 10, three_phase=1), "one_cycle: three_phase must be True or False"),
+        (lambda: schedules.sgdr(0.1, 10, total_steps=20, cycles=2), "sgdr: give total_steps or cycles, got both"),
+        (lambda: schedules.sgdr(0.1, 10, cycles=0), "sgdr: cycles"),
+        (lambda: schedules.sgdr(0.1, 10, t_mult=0.5), "sgdr: t_mult must be >= 1 unless total_steps or cycles"),
+        (lambda: schedules.sgdr(0.1, 10, warmup_steps=10), "sgdr: warmup_steps must be below t_0 = 10, got 10"),
+        (lambda: schedules.sgdr(0.1, 10, 1.0001), "sgdr: t_mult 1.0001 from t_0 10 makes more than 10000 cycles"),
+        (lambda: schedules.sgdr(0.1, 10, 2, cycles=99), "sgdr: cycles' sum of steps must be at most"),
+        (lambda: schedules.sgdr(0.1, 10, 2.5, cycles=99), "sgdr: 99 cycles are longer than"),
+        (lambda: schedules.tanh(0.1, 10, 3.0, 3.0), "tanh: upper must be a finite number > 3 and <= 300, got 3.0"),
+        (lambda: schedules.tanh(0.1, 10, -400.0), "tanh: lower"),
+        (lambda: schedules.inverse_time(0.1, 1.0, 5, staircase=1), "inverse_time: staircase must be True or False"),
+        (lambda: schedules.piecewise_linear([3, 3], [0.1, 0.2]), "piecewise_linear: steps must ascend"),
+        (lambda: schedules.piecewise_linear([3, 5], [0.1]), "piecewise_linear: values must be 2 numbers for 2 steps"),
+        (lambda: schedules.cyclic(0.1, 0.2, 5, lambda k: 1.0), "cyclic: amplitude must be a Schedule or a list"),
+        (lambda: schedules.noise(seed=2**63), "noise: seed"),
+        (lambda: schedules.cooldown(0.1, 9, shape="exponential"), "cooldown: eta_min of an exponential cool-down"),
+        (lambda: schedules.wsd(0.1, 1, 9, shape="exponential"), "wsd: eta_min of an exponential cool-down"),
+        (lambda: schedules.wsd(0.1, 10, 9).decay_at(9), "WSD.decay_at: step must be an integer >= 10, got 9"),
+        (lambda: schedules.untuned_warmup(0.1, 1.0), "untuned_warmup: beta2"),
+        (lambda: schedules.add(schedules.constant(0.1), -1), "Schedule: factor"),
+        (lambda: schedules.minimum(), "minimum: expected at least one"),
+        (lambda: schedules.cosine(0.1, 10).every(0), "every: period"),
+        (lambda: schedules.cosine(0.1, 10).advance(-1), "advance: steps"),
+        (lambda: schedules.cosine(0.1, 10).scale_batch(0, 3), "scale_batch: from_batch"),
+        (lambda: schedules.cosine(0.1, 10).scale_batch(3, 3, "cube"), "scale_batch: rule"),
+        (lambda: schedules.cosine(0.1, 10).after_warmup(3, style="x"), "warmup: style"),
+        (lambda: schedules.noise(0.1).stretch(2), "stretch: a noise"),
         (lambda: schedules.from_callable(3, 10), "from_callable: function must be callable"),
         (lambda: schedules.from_callable(lambda k: math.nan, 10), r"from_callable: function\[0\]"),
         (lambda: schedules.from_callable(lambda k: "x", 10), r"from_callable: function\[0\]"),

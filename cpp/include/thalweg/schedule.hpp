@@ -6,7 +6,9 @@
 // root is the last node, so that the whole is a tree by construction and memcpy moves it to a device:
 //   leaf shapes               see leaf_value()
 //   sequence n b_i c_i        child i sees step - b_i from step b_i on; found by binary search
-//   product  n c_i            product of the children
+//   product  n c_i            product of the children; sum, minimum, maximum likewise
+//   every    c n              child at step / n, rounded down
+//   advance  c n              child at step + n
 //   clip     c lo hi          child's value within [lo, hi]
 //   repeat   c period count   child at step mod period; count < 0 without end, then held at the child's f(period)
 //   hold     c length         child's f(length) from step `length` on
@@ -15,32 +17,48 @@
 #include <cstdint>
 
 #include "dtype.hpp"
-#include "schedule_shapes.hpp"
+#include "schedule_cycles.hpp"
 
 namespace thalweg {
 
-constexpr std::uint64_t kPlanMagic = 0x746877'706c0001ull;  // "thw" "pl", version 1
+constexpr std::uint64_t kPlanMagic = 0x746877'706c0002ull;  // "thw" "pl", version 2
 constexpr int kPlanHeaderWords = 3;
 constexpr int kMaxPlanDepth = 32;  // nodes on the way from the root to a leaf
 
 enum class Node : std::int64_t {
-  kConstant = 1,     // value
-  kLinear = 2,       // a b begin end
-  kCosine = 3,       // a b begin end
-  kPolynomial = 4,   // a b n power
-  kExponential = 5,  // a gamma
-  kGeometric = 6,    // a b n
-  kStep = 7,         // a gamma step_size
-  kMultistep = 8,    // a gamma count milestones...
-  kSgdr = 9,         // lr eta_min t_0 t_mult decay total (negative: without end)
-  kSplit = 10,       // lr eta_min total_steps cycles even
-  kTriangular = 11,  // base_lr max_lr up down mode gamma
-  kTable = 12,       // count values...
+  kConstant = 1,      // value
+  kLinear = 2,        // a b begin end
+  kCosine = 3,        // a b begin end
+  kPolynomial = 4,    // a b n power
+  kExponential = 5,   // a gamma
+  kGeometric = 6,     // a b n
+  kStep = 7,          // a gamma step_size
+  kMultistep = 8,     // a gamma count milestones...
+  kSgdr = 9,          // lr eta_min t_0 t_mult decay total (negative: without end)
+  kSplit = 10,        // lr eta_min total_steps cycles even
+  kTriangular = 11,   // base_lr max_lr up down mode gamma
+  kTable = 12,        // count values...
+  kSqrt = 13,         // a b begin end
+  kSquare = 14,       // a b begin end
+  kRex = 15,          // a b begin end
+  kTanh = 16,         // a b n lower upper
+  kInverseTime = 17,  // a rate n
+  kInverseSqrt = 18,  // a timescale shift
+  kApproach = 19,     // a b tau begin
   kSequence = 20,
   kProduct = 21,
   kClip = 22,
   kRepeat = 23,
   kHold = 24,
+  kSum = 25,
+  kMinimum = 26,
+  kMaximum = 27,
+  kEvery = 28,
+  kAdvance = 29,
+  kDecayed = 30,   // a b n k exponent wave
+  kNoise = 31,     // scale uniform low span seed
+  kListed = 32,    // the seven fields of Restart, count begins..., the last of which is the end
+  kWarmSgdr = 33,  // the seven fields of Restart, t_0 t_mult total
 };
 
 namespace plan {
@@ -59,6 +77,41 @@ THALWEG_HD std::int64_t repeat_step(const std::uint64_t* f, std::int64_t k) {
   const std::int64_t period = integer(f[1]);
   const std::int64_t count = integer(f[2]);
   return count >= 0 && k / period >= count ? period : k % period;
+}
+
+// Step that the child of an advance node sees; stops far beyond every schedule instead of overflowing.
+THALWEG_HD std::int64_t advance_step(const std::uint64_t* f, std::int64_t k) {
+  constexpr std::int64_t kFar = std::int64_t{1} << 62;
+  return k < kFar - integer(f[1]) ? k + integer(f[1]) : kFar;
+}
+
+// Nodes that combine the values of all their children at the same step.
+THALWEG_HD bool combines(Node kind) {
+  return kind == Node::kProduct || kind == Node::kSum || kind == Node::kMinimum || kind == Node::kMaximum;
+}
+
+THALWEG_HD double combine(Node kind, double a, double b) {
+  return kind == Node::kProduct   ? a * b
+         : kind == Node::kSum     ? a + b
+         : kind == Node::kMinimum ? (a < b ? a : b)
+                                  : (a > b ? a : b);
+}
+
+THALWEG_HD Restart restart(const std::uint64_t* f) {
+  return {real(f[0]), real(f[1]), real(f[2]), integer(f[3]), real(f[4]), real(f[5]), real(f[6])};
+}
+
+// Restarts whose lengths are powers, with a ramp in every cycle or without.
+struct Sgdr {
+  Restart restart;
+  std::int64_t t_0;
+  std::int64_t t_mult;
+  std::int64_t total;  // negative: without end
+};
+
+THALWEG_HD Sgdr sgdr(Node kind, const std::uint64_t* f) {
+  if (kind == Node::kWarmSgdr) return {restart(f), integer(f[7]), integer(f[8]), integer(f[9])};
+  return {{real(f[0]), real(f[1]), real(f[4]), 0, 0.0, 0.0, 1.0}, integer(f[2]), integer(f[3]), integer(f[5])};
 }
 
 }  // namespace plan
@@ -86,7 +139,12 @@ THALWEG_HD double leaf_value(Node kind, const std::uint64_t* f, std::int64_t k) 
     case Node::kMultistep:
       return exponential_value(real(f[0]), real(f[1]), static_cast<double>(milestones_passed(f + 3, integer(f[2]), k)));
     case Node::kSgdr:
-      return sgdr_value(real(f[0]), real(f[1]), integer(f[2]), integer(f[3]), real(f[4]), integer(f[5]), k);
+    case Node::kWarmSgdr: {
+      const plan::Sgdr sgdr = plan::sgdr(kind, f);
+      return sgdr_value(sgdr.restart, sgdr.t_0, sgdr.t_mult, sgdr.total, k);
+    }
+    case Node::kListed:
+      return listed_value(plan::restart(f), f + 8, integer(f[7]), k);
     case Node::kSplit:
       return split_value(real(f[0]), real(f[1]), integer(f[2]), integer(f[3]), integer(f[4]) != 0, k);
     case Node::kTriangular:
@@ -94,6 +152,24 @@ THALWEG_HD double leaf_value(Node kind, const std::uint64_t* f, std::int64_t k) 
                               static_cast<TriangularMode>(integer(f[4])), real(f[5]), k);
     case Node::kTable:
       return real(f[1 + (k < integer(f[0]) ? k : integer(f[0]) - 1)]);
+    case Node::kSqrt:
+      return one_minus_sqrt_value(real(f[0]), real(f[1]), real(f[2]), real(f[3]), t);
+    case Node::kSquare:
+      return one_minus_square_value(real(f[0]), real(f[1]), real(f[2]), real(f[3]), t);
+    case Node::kRex:
+      return rex_value(real(f[0]), real(f[1]), real(f[2]), real(f[3]), t);
+    case Node::kTanh:
+      return tanh_value(real(f[0]), real(f[1]), real(f[2]), real(f[3]), real(f[4]), t);
+    case Node::kInverseTime:
+      return inverse_time_value(real(f[0]), real(f[1]), real(f[2]), t);
+    case Node::kInverseSqrt:
+      return inverse_sqrt_value(real(f[0]), real(f[1]), real(f[2]), t);
+    case Node::kApproach:
+      return approach_value(real(f[0]), real(f[1]), real(f[2]), real(f[3]), t);
+    case Node::kDecayed:
+      return decayed_value(real(f[0]), real(f[1]), real(f[2]), real(f[3]), real(f[4]), integer(f[5]) != 0, t);
+    case Node::kNoise:
+      return noise_value(real(f[0]), integer(f[1]) != 0, real(f[2]), real(f[3]), integer(f[4]), k);
     default:
       return 0.0;  // not a leaf; a validated plan never comes here
   }
@@ -103,7 +179,7 @@ THALWEG_HD double leaf_value(Node kind, const std::uint64_t* f, std::int64_t k) 
 THALWEG_HD double value_at(const std::uint64_t* words, std::int64_t k) {
   struct Frame {
     std::uint64_t node;
-    std::int64_t next;  // child of a product that comes next
+    std::int64_t next;  // child of a product or the like that comes next
     std::int64_t step;
     double value;
   };
@@ -130,9 +206,19 @@ THALWEG_HD double value_at(const std::uint64_t* words, std::int64_t k) {
       at = f[0];
       continue;
     }
-    if (kind == Node::kProduct || kind == Node::kClip) {
-      stack[depth++] = {at, 1, k, 1.0};
-      at = kind == Node::kProduct ? f[1] : f[0];
+    if (kind == Node::kEvery) {
+      k /= plan::integer(f[1]);
+      at = f[0];
+      continue;
+    }
+    if (kind == Node::kAdvance) {
+      k = plan::advance_step(f, k);
+      at = f[0];
+      continue;
+    }
+    if (plan::combines(kind) || kind == Node::kClip) {
+      stack[depth++] = {at, 1, k, 0.0};
+      at = kind == Node::kClip ? f[0] : f[1];
       continue;
     }
     double value = leaf_value(kind, f, k);
@@ -140,12 +226,13 @@ THALWEG_HD double value_at(const std::uint64_t* words, std::int64_t k) {
       if (depth == 0) return value;
       Frame& frame = stack[depth - 1];
       const std::uint64_t* up = words + frame.node + 1;
-      if (static_cast<Node>(words[frame.node]) == Node::kClip) {
+      const Node above = static_cast<Node>(words[frame.node]);
+      if (above == Node::kClip) {
         value = value < plan::real(up[1]) ? plan::real(up[1]) : value > plan::real(up[2]) ? plan::real(up[2]) : value;
         --depth;
         continue;
       }
-      frame.value = frame.next == 1 ? value : frame.value * value;
+      frame.value = frame.next == 1 ? value : plan::combine(above, frame.value, value);
       if (frame.next < plan::integer(up[0])) {
         at = up[1 + frame.next++];
         k = frame.step;

@@ -1,4 +1,5 @@
-// The shapes of schedules: the ONLY definition of each one's values. Host and device. No allocation, no exceptions.
+// The shapes of schedules without cycles: the ONLY definition of each one's values. Host and device. No allocation, no
+// exceptions.
 //
 // t counts steps from the beginning of the piece; every form avoids cancellation (see each comment), because a
 // schedule of 10^9 steps ends in differences that (1 + cos) / 2 cannot represent.
@@ -8,14 +9,9 @@
 #include <cstdint>
 
 #include "config.hpp"
+#include "philox.hpp"
 
 namespace thalweg {
-
-struct Cycle {
-  std::int64_t index;     // of the cycle, from 0; -1: there is none here
-  std::int64_t position;  // steps since its start
-  std::int64_t length;    // steps
-};
 
 // The value kept between a and b, in either order: rounding must not leave the range that a ramp promises.
 THALWEG_HD double between(double a, double b, double value) {
@@ -88,90 +84,114 @@ THALWEG_HD double geometric_value(double a, double b, double n, double t) {
   return between(a, b, a * (pow(ratio, x) * (1.0 + lost)));
 }
 
-// Cycle of SGDR: lengths t_0, t_0 m, t_0 m^2 ... in integers (a logarithm of floats misses exact boundaries).
-THALWEG_HD Cycle sgdr_cycle(std::int64_t t_0, std::int64_t t_mult, std::int64_t t) {
-  if (t_mult == 1) return {t / t_0, t % t_0, t_0};
-  Cycle cycle{0, t, t_0};
-  while (cycle.position >= cycle.length) {
-    cycle.position -= cycle.length;
-    ++cycle.index;
-    // A length that would overflow is longer than any position that is left.
-    cycle.length = cycle.length > INT64_MAX / t_mult ? INT64_MAX : cycle.length * t_mult;
-  }
-  return cycle;
+// What is left of a ramp and what is done: weights of its two ends, left + done = 1. Each has a small relative error of
+// its own, so that neither end of a curve suffers from the other.
+struct Share {
+  double left;
+  double done;
+};
+
+THALWEG_HD double mix(double a, double b, Share share) { return between(a, b, a * share.left + b * share.done); }
+
+// Straight share of the ramp from begin to end; begin > end runs backwards.
+THALWEG_HD Share share_at(double begin, double end, double t) {
+  const double left = (end - t) / (end - begin);
+  const double done = (t - begin) / (end - begin);
+  return done <= 0 ? Share{1.0, 0.0} : left <= 0 ? Share{0.0, 1.0} : Share{left, done};
 }
 
-// Peak of cycle i: lr decay^i, never below eta_min.
-THALWEG_HD double sgdr_peak(double lr, double eta_min, double decay, std::int64_t index) {
-  if (decay == 1.0) return lr;
-  const double peak = lr * pow(decay, static_cast<double>(index));
-  return decay < 1.0 && peak < eta_min ? eta_min : peak;
+// 1 - sqrt(p) of a, as (1 - p) / (1 + sqrt(p)).
+THALWEG_HD double one_minus_sqrt_value(double a, double b, double begin, double end, double t) {
+  const Share share = share_at(begin, end, t);
+  const double root = sqrt(share.done);
+  return mix(a, b, {share.left / (1.0 + root), root});
 }
 
-// eta_min + (lr decay^i - eta_min) (1 + cos(pi t_cur / t_i)) / 2 (Loshchilov & Hutter 2016, equation 5, with decay).
-// From step `total` on (negative: never) the curve is held where it stood, at a boundary at the foot of the last
-// cycle: a run that goes a step too far must not jump to the peak.
-THALWEG_HD double sgdr_value(double lr, double eta_min, std::int64_t t_0, std::int64_t t_mult, double decay,
-                             std::int64_t total, std::int64_t t) {
-  const bool over = total >= 0 && t >= total;
-  const Cycle cycle = sgdr_cycle(t_0, t_mult, over ? total - 1 : t);
-  return cosine_value(sgdr_peak(lr, eta_min, decay, cycle.index), eta_min, 0.0, static_cast<double>(cycle.length),
-                      static_cast<double>(cycle.position + (over ? 1 : 0)));
+// 1 - p^2 of a, as (1 - p) (1 + p).
+THALWEG_HD double one_minus_square_value(double a, double b, double begin, double end, double t) {
+  const Share share = share_at(begin, end, t);
+  return mix(a, b, {share.left * (1.0 + share.done), share.done * share.done});
 }
 
-// m cycles within n steps. even: cycle i starts at floor(i n / m). Otherwise every cycle has ceil(n / m) steps and the
-// last one is cut short, as equation 2 of the snapshot paper (Huang et al. 2017) has it. n m < 2^63.
-THALWEG_HD Cycle split_cycle(std::int64_t n, std::int64_t m, bool even, std::int64_t t) {
-  if (!even) {
-    const std::int64_t length = (n + m - 1) / m;
-    const std::int64_t index = t / length;
-    const std::int64_t cut = n - index * length;
-    return {index, t % length, cut < length ? cut : length};
-  }
-  const std::int64_t index = ((t + 1) * m - 1) / n;
-  const std::int64_t begin = index * n / m;
-  return {index, t - begin, (index + 1) * n / m - begin};
+// REX (Chen et al. 2021): (1 - p) / (1 - p/2) of a.
+THALWEG_HD double rex_value(double a, double b, double begin, double end, double t) {
+  const Share share = share_at(begin, end, t);
+  return mix(a, b, {2.0 * share.left / (1.0 + share.left), share.done / (1.0 + share.left)});
 }
 
-// As with sgdr_value, the curve is held where it stood at step n.
-THALWEG_HD double split_value(double lr, double eta_min, std::int64_t n, std::int64_t m, bool even, std::int64_t t) {
-  const bool over = t >= n;
-  const Cycle cycle = split_cycle(n, m, even, over ? n - 1 : t);
-  const std::int64_t wave = even ? cycle.length : (n + m - 1) / m;
-  return cosine_value(lr, eta_min, 0.0, static_cast<double>(wave),
-                      static_cast<double>(cycle.position + (over ? 1 : 0)));
+// Hyperbolic-tangent decay (Hsueh et al. 2019): (1 - tanh(x)) / 2 of a = 1 / (1 + e^2x), x from lower to upper in n
+// steps, held after n. The roundings of x, which the exponential would multiply, are put back.
+THALWEG_HD double tanh_value(double a, double b, double n, double lower, double upper, double t) {
+  t = t < n ? t : n;
+  const double first = lower * (n - t);
+  const double second = upper * t;
+  const double sum = first + second;
+  const double part = sum - first;
+  const double rounded = (first - (sum - part)) + (second - part) + fma(lower, n - t, -first) + fma(upper, t, -second);
+  const double x = sum / n;
+  const double lost = (fma(-x, n, sum) + rounded) / n;
+  return mix(a, b, {1.0 / (1.0 + exp(2.0 * x) * (1.0 + 2.0 * lost)), 1.0 / (1.0 + exp(-2.0 * x) * (1.0 - 2.0 * lost))});
 }
 
-enum class TriangularMode : std::int64_t { kTriangular = 0, kTriangular2 = 1, kExpRange = 2 };
+// a / (1 + rate t/n)
+THALWEG_HD double inverse_time_value(double a, double rate, double n, double t) { return a / (1.0 + rate * t / n); }
 
-// From base up to the peak and back; the peak's height over base is max - base times 1, 2^-cycle or gamma^t (Smith
-// 2015, section 3.1 and its code). The peak is met exactly while the height is not scaled.
-THALWEG_HD double triangular_value(double base, double max, std::int64_t up, std::int64_t down, TriangularMode mode,
-                                   double gamma, std::int64_t t) {
-  const std::int64_t cycle = t / (up + down);
-  const std::int64_t r = t % (up + down);
-  const double scale = mode == TriangularMode::kTriangular ? 1.0
-                       : mode == TriangularMode::kTriangular2
-                           ? ldexp(1.0, static_cast<int>(cycle < 2000 ? -cycle : -2000))
-                           : pow(gamma, static_cast<double>(t));
-  const double peak = scale == 1.0 ? max : base + (max - base) * scale;
-  return r <= up ? linear_value(base, peak, 0.0, static_cast<double>(up), static_cast<double>(r))
-                 : linear_value(peak, base, 0.0, static_cast<double>(down), static_cast<double>(r - up));
+// a sqrt(timescale / (t + shift))
+THALWEG_HD double inverse_sqrt_value(double a, double timescale, double shift, double t) {
+  return a * sqrt(timescale / (t + shift));
 }
 
-// Number of milestones m_i <= t; milestones ascend.
-THALWEG_HD std::int64_t milestones_passed(const std::uint64_t* milestones, std::int64_t count, std::int64_t t) {
-  std::int64_t low = 0;
-  std::int64_t high = count;
-  while (low < high) {
-    const std::int64_t middle = (low + high) / 2;
-    if (static_cast<std::int64_t>(milestones[middle]) <= t) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
+// From a towards b, which is never met: e^-x of a with x = (t - begin) / tau.
+THALWEG_HD double approach_value(double a, double b, double tau, double begin, double t) {
+  const double x = (t - begin) / tau;
+  const double lost = fma(-x, tau, t - begin) / tau;
+  return mix(a, b, {exp(-x) * (1.0 - lost), -expm1(-x)});
 }
 
+// The share of a clock that runs as (t/n)^k: k-decay (Zhang & Li 2020). 1 - (t/n)^k = -expm1(k log(t/n)), with the
+// logarithm from the nearer end.
+THALWEG_HD Share decayed_share(double n, double k, double t) {
+  if (t <= 0) return {1.0, 0.0};
+  if (t >= n) return {0.0, 1.0};
+  const double done = quotient_power(t, n, k);
+  if (done < 0.5) return {1.0 - done, done};
+  const double x = (n - t) / n;
+  const double lost = fma(-x, n, n - t) / n;
+  const double logarithm = x < 0.5 ? log1p(-x) - lost / (1.0 - x) : log(t / n);
+  const double y = k * logarithm;
+  return {-(expm1(y) + fma(k, logarithm, -y) * done), done};
+}
+
+// Half a cosine wave as shares.
+THALWEG_HD Share cosine_share(Share share) {
+  const bool early = share.done < share.left;
+  const double x = early ? share.done : share.left;
+  const double w = sine_squared(x * x);
+  return early ? Share{1.0 - w, w} : Share{w, 1.0 - w};
+}
+
+// left^p and 1 - left^p.
+THALWEG_HD Share powered(Share share, double p) {
+  const double q = pow(share.left, p);
+  if (q <= 0.5) return {q, 1.0 - q};
+  return {q, -expm1(p * (share.done < share.left ? log1p(-share.done) : log(share.left)))};
+}
+
+// b + (a - b) w(u)^exponent, u = (t/n)^k, w(u) = 1 - u or (1 + cos(pi u)) / 2; held after n. The exponent multiplies
+// the rounding of w.
+THALWEG_HD double decayed_value(double a, double b, double n, double k, double exponent, bool wave, double t) {
+  Share share = k == 1.0 ? share_at(0.0, n, t) : decayed_share(n, k, t);
+  if (wave) share = cosine_share(share);
+  return mix(a, b, exponent == 1.0 ? share : powered(share, exponent));
+}
+
+// 1 + scale x, never below 0; x comes from the step's own Philox block, so that it needs no history. uniform: x in
+// (-1, 1). Otherwise x is normal, its quantiles confined to (low, low + span).
+THALWEG_HD double noise_value(double scale, bool uniform, double low, double span, std::int64_t seed, std::int64_t t) {
+  const Philox4 block = philox_block(static_cast<std::uint64_t>(seed), 0, static_cast<std::uint64_t>(t));
+  const std::uint64_t bits = (static_cast<std::uint64_t>(block.word[0]) << 32 | block.word[1]) >> 12;
+  const double u = (static_cast<double>(bits) + 0.5) * 2.220446049250313e-16;  // 2^-52: exact, in (0, 1)
+  const double value = 1.0 + scale * (uniform ? 2.0 * u - 1.0 : normal_quantile(low + u * span));
+  return value > 0.0 ? value : 0.0;
+}
 }  // namespace thalweg

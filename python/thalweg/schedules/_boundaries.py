@@ -25,6 +25,12 @@ def beginnings(schedule: Schedule, n: int) -> set[int]:
         end = n if schedule.total_steps is None else min(n, schedule.total_steps)
         inner = beginnings(schedule._children[0], min(period, n))
         found.update(begin + k for begin in range(0, end, period) for k in inner if begin + k < n)
+    elif schedule._kind == "every":
+        period = dict(schedule._arguments)["period"]
+        found.update(k * period for k in beginnings(schedule._children[0], -(-n // period)))
+    elif schedule._kind == "advance":
+        skipped = dict(schedule._arguments)["steps"]
+        found.update(k - skipped for k in beginnings(schedule._children[0], n + skipped) if k > skipped)
     elif schedule._children:
         found.update(*(beginnings(part, n) for part in schedule._children))
     else:

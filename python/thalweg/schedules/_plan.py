@@ -22,13 +22,30 @@ NODES: dict[str, tuple[int, str]] = {
     "split": (10, "ffiii"),
     "triangular": (11, "ffiiif"),
     "table": (12, "F"),
+    "sqrt": (13, "ffff"),
+    "square": (14, "ffff"),
+    "rex": (15, "ffff"),
+    "tanh": (16, "fffff"),
+    "inverse_time": (17, "fff"),
+    "inverse_sqrt": (18, "fff"),
+    "approach": (19, "ffff"),
     "sequence": (20, "I"),
     "product": (21, ""),
     "clip": (22, "ff"),
     "repeat": (23, "ii"),
     "hold": (24, "i"),
+    "sum": (25, ""),
+    "minimum": (26, ""),
+    "maximum": (27, ""),
+    "every": (28, "i"),
+    "advance": (29, "i"),
+    "decayed": (30, "fffffi"),
+    "noise": (31, "fiffi"),
+    "listed": (32, "fffifffI"),
+    "warm_sgdr": (33, "fffifffiii"),
 }
 _HEADER_WORDS = 3
+_LISTS = ("sequence", "product", "sum", "minimum", "maximum")  # nodes with any number of children
 
 
 class Tree(NamedTuple):
@@ -52,7 +69,7 @@ def compile_plan(root: Tree) -> _core.Plan:
         at = _HEADER_WORDS + len(words)
         code, layout = NODES[tree.kind]
         words.append(struct.pack("<q", code))
-        if tree.kind in ("sequence", "product"):
+        if tree.kind in _LISTS:
             words.append(struct.pack("<q", len(places)))
             if tree.kind == "sequence":
                 words.extend(struct.pack("<q", begin) for begin in tree.fields[0])

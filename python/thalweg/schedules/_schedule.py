@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import _check, _core
 from ._boundaries import beginnings
+from ._operators import Operators
 from ._plan import Tree, compile_plan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from ..lr_scheduler import ScheduleLR
 
 FORMAT = 1
 _MAX_STEP = 2**61
 MAX_LENGTH = 2**53
 
 
-class Schedule:
+class Schedule(Operators):
     """A learning rate (or any hyper-parameter) as a function of the step.
 
     `s(k)` for k = 0, 1, 2 … is the value that update k+1 uses. A piece of length T covers steps [0, T) and holds f(T)
-    afterwards, unless it is cyclic. Schedules are made by the constructors of this module, composed by `>>` and `*`,
-    compared by value, hashable and picklable; evaluation is random access and exact to a few ulp at any step.
+    afterwards, unless it is cyclic. Schedules are made by the constructors of this module, composed by `>>`, `*` and
+    `+`, compared by value, hashable and picklable; evaluation is random access and exact to a few ulp at any step.
+    Steps are whole numbers: between two updates there is no value that an optimizer could use.
 
     Example:
         >>> import thalweg as tw
@@ -62,6 +61,7 @@ class Schedule:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    _resolved: ClassVar[bool] = True  # False while lengths have units
     _kind: str
     _arguments: tuple[tuple[str, Any], ...]
     _tree: Tree
@@ -136,7 +136,7 @@ class Schedule:
         """Last steps of all cycles that end within the first n steps (default: up to the end)."""
         n = _check.integer("Schedule.cycle_ends", "n", self._length("cycle_ends", "n") if n is None else n, 0)
         ends: list[int] = []
-        for begin in sorted(beginnings(self, n)):
+        for begin in sorted(self._beginnings(n)):
             index, position, length = self._plan.cycle_at(begin)
             end = begin + length - position - 1
             if index >= 0 and end < n and self.is_cycle_end(end):  # the last cycle may be cut short
@@ -152,54 +152,10 @@ class Schedule:
             [5, 15, 35]
         """
         n = _check.integer("Schedule.boundaries", "n", self._length("boundaries", "n") if n is None else n, 0)
-        return sorted(beginnings(self, n) - {0})
+        return sorted(self._beginnings(n) - {0})
 
-    # ---- composition (see compose.py) ----------------------------------------------------------------------
-
-    def __rshift__(self, other: Schedule) -> Schedule:
-        """`a >> b`: a for its length, then b, which starts at its own step 0."""
-        from .compose import sequence
-
-        return sequence(self, other) if isinstance(other, Schedule) else NotImplemented
-
-    def __mul__(self, other: Schedule | float) -> Schedule:
-        """Product with another schedule or a number."""
-        from .compose import product
-
-        return product(self, other) if isinstance(other, (Schedule, numbers.Real)) else NotImplemented
-
-    __rmul__ = __mul__
-    __array_ufunc__ = None  # a NumPy number times a schedule is ours, not an array
-
-    def repeat(self, count: int | None = None) -> Schedule:
-        """Run again and again, `count` times or without end; each repetition is a cycle."""
-        from .compose import repeat
-
-        return repeat(self, count)
-
-    def clip(self, lo: float | None = None, hi: float | None = None) -> Schedule:
-        """Limit the value to [lo, hi]; None leaves a side open."""
-        from .compose import clip
-
-        return clip(self, lo, hi)
-
-    def delay(self, steps: int) -> Schedule:
-        """Hold f(0) for `steps` steps first."""
-        from .compose import delay
-
-        return delay(self, steps)
-
-    def stretch(self, factor: float) -> Schedule:
-        """The same course in `factor` times the steps; every length is rounded to whole steps, at least 1."""
-        from .compose import stretch
-
-        return stretch(self, factor)
-
-    def bind(self, optimizer: Any, **options: Any) -> ScheduleLR:
-        """A torch LRScheduler that writes this schedule into any torch optimizer; see `thalweg.lr_scheduler`."""
-        from ..lr_scheduler import ScheduleLR  # above this layer
-
-        return ScheduleLR(optimizer, self, **options)
+    def _beginnings(self, n: int) -> set[int]:
+        return beginnings(self, n) if self._plan else set()  # units that are not resolved are refused
 
     # ---- pictures ----------------------------------------------------------------------------------------
 
@@ -240,7 +196,8 @@ class Schedule:
 
     def _describe(self) -> dict[str, Any]:
         out: dict[str, Any] = {"kind": self._kind}
-        out.update((key, list(v) if isinstance(v, tuple) else v) for key, v in self._arguments)
+        for key, v in self._arguments:
+            out[key] = v._describe() if isinstance(v, Schedule) else list(v) if isinstance(v, tuple) else v
         if self._children:
             out["parts"] = [child._describe() for child in self._children]
         return out
@@ -249,6 +206,8 @@ class Schedule:
         """Same curves in the same places, and so equal values at every step; the words may differ."""
         if not isinstance(other, Schedule):
             return NotImplemented
+        if not other._resolved:
+            return False
         return self._tree == other._tree and self._total_steps == other._total_steps
 
     def __hash__(self) -> int:
@@ -268,7 +227,7 @@ class Schedule:
         return self
 
     def __repr__(self) -> str:
-        from .compose import as_text
+        from ._stretch import as_text
 
         return as_text(self)
 

@@ -1,15 +1,19 @@
-"""Composition of schedules: then, times, repeat, clip, delay, stretch; and a schedule as the text that builds it."""
+"""Composition of schedules: then, times, plus, min, max, repeat, clip, delay, advance, every, stretch, warm-up."""
 
 from __future__ import annotations
 
+import math
 import sys
-from typing import Any
+from collections.abc import Sequence
 
 from .. import _check
 from ._plan import Tree
-from ._schedule import Schedule, rate
+from ._registry import combination, composition, number
+from ._schedule import Schedule, length, rate
+from .units import Steps
 
 
+@combination
 def sequence(*parts: Schedule) -> Schedule:
     """One schedule after the other; each starts at its own step 0. `a >> b` is `sequence(a, b)`.
 
@@ -54,19 +58,106 @@ def sequence(*parts: Schedule) -> Schedule:
     return Schedule("sequence", {}, tree, total, tuple(kept))
 
 
-def product(a: Schedule, b: Schedule | float) -> Schedule:
-    """Values multiplied step by step; a number scales. It has an end if every part that is no number has one."""
-    if not isinstance(b, Schedule):
-        factor = rate("Schedule", "factor", b)
-        b = Schedule("number", {"value": factor}, Tree("constant", (factor,)), None)
-    parts = tuple(p for s in (a, b) for p in (s._children if s._kind == "product" else (s,)))
+def _combined(kind: str, given: Sequence[Schedule | float]) -> Schedule:
+    """Values combined step by step. It has an end if every part that is no number has one."""
+    parts: list[Schedule] = []
+    for item in given:
+        part = item if isinstance(item, Schedule) else number(item)
+        parts += part._children if part._kind == kind else (part,)
+    if not parts:
+        raise ValueError(f"{kind}: expected at least one schedule, got none")
     lengths = [p.total_steps for p in parts if p._kind != "number"]
-    total = (
-        None if any(length is None for length in lengths) else max((n for n in lengths if n is not None), default=None)
-    )
-    return Schedule("product", {}, Tree("product", (), tuple(p._tree for p in parts)), total, parts)
+    known = [n for n in lengths if n is not None]
+    total = max(known, default=None) if len(known) == len(lengths) else None
+    tree = Tree("sum" if kind == "add" else kind, (), tuple(p._tree for p in parts))
+    return Schedule(kind, {}, tree, total, tuple(parts))
 
 
+@combination
+def product(*parts: Schedule | float) -> Schedule:
+    """Values multiplied step by step; a number scales. `a * b` is `product(a, b)`.
+
+    Args:
+        parts: Schedules and numbers ≥ 0, at least one.
+
+    Returns:
+        The schedule; it has an end if every part that is no number has one.
+
+    Raises:
+        ValueError: A number is negative or not finite.
+
+    Example:
+        >>> import thalweg as tw
+        >>> tw.schedules.product(tw.schedules.linear(1.0, 2), tw.schedules.constant(0.5), 3).values(3)
+        array([1.5 , 0.75, 0.  ])
+    """
+    return _combined("product", parts)
+
+
+@combination
+def add(*parts: Schedule | float) -> Schedule:
+    """Values added step by step. `a + b` is `add(a, b)`.
+
+    Args:
+        parts: Schedules and numbers ≥ 0, at least one.
+
+    Returns:
+        The schedule; it has an end if every part that is no number has one.
+
+    Raises:
+        ValueError: A number is negative or not finite.
+
+    Example:
+        >>> import thalweg as tw
+        >>> (tw.schedules.linear(1.0, 2) + 0.25).values(3)
+        array([1.25, 0.75, 0.25])
+    """
+    return _combined("add", parts)
+
+
+@combination
+def minimum(*parts: Schedule | float) -> Schedule:
+    """The smallest value of each step.
+
+    Args:
+        parts: Schedules and numbers ≥ 0, at least one.
+
+    Returns:
+        The schedule; it has an end if every part that is no number has one.
+
+    Raises:
+        ValueError: A number is negative or not finite.
+
+    Example:
+        >>> import thalweg as tw
+        >>> tw.schedules.minimum(tw.schedules.linear(1.0, 2), 0.75).values(3)
+        array([0.75, 0.5 , 0.  ])
+    """
+    return _combined("minimum", parts)
+
+
+@combination
+def maximum(*parts: Schedule | float) -> Schedule:
+    """The largest value of each step.
+
+    Args:
+        parts: Schedules and numbers ≥ 0, at least one.
+
+    Returns:
+        The schedule; it has an end if every part that is no number has one.
+
+    Raises:
+        ValueError: A number is negative or not finite.
+
+    Example:
+        >>> import thalweg as tw
+        >>> tw.schedules.maximum(tw.schedules.linear(1.0, 2), 0.25).values(3)
+        array([1.  , 0.5 , 0.25])
+    """
+    return _combined("maximum", parts)
+
+
+@composition
 def repeat(schedule: Schedule, count: int | None = None) -> Schedule:
     """The schedule again and again, `count` times (then held) or without end; each repetition is a cycle."""
     period = schedule.total_steps
@@ -78,6 +169,7 @@ def repeat(schedule: Schedule, count: int | None = None) -> Schedule:
     return Schedule("repeat", {"count": count}, tree, None if count is None else period * count, (schedule,))
 
 
+@composition
 def clip(schedule: Schedule, lo: float | None = None, hi: float | None = None) -> Schedule:
     """Values limited to [lo, hi]; None leaves a side open."""
     lo = None if lo is None else rate("clip", "lo", lo)
@@ -87,7 +179,8 @@ def clip(schedule: Schedule, lo: float | None = None, hi: float | None = None) -
     return Schedule("clip", {"lo": lo, "hi": hi}, tree, schedule.total_steps, (schedule,))
 
 
-def delay(schedule: Schedule, steps: int) -> Schedule:
+@composition
+def delay(schedule: Schedule, steps: Steps) -> Schedule:
     """f(0) for `steps` steps, then the schedule."""
     from .shapes import constant
 
@@ -95,44 +188,70 @@ def delay(schedule: Schedule, steps: int) -> Schedule:
     return schedule if steps == 0 else sequence(constant(schedule(0), total_steps=steps), schedule)
 
 
-# Arguments that are lengths in steps, and factors per step.
-_LENGTHS = ("total_steps", "step_size", "step_size_down", "t_0", "warmup_steps", "num_steps")
+@composition
+def advance(schedule: Schedule, steps: Steps) -> Schedule:
+    """f(k + steps); a schedule that is shorter is held where it ended."""
+    steps = length("advance", "steps", steps, 0)
+    if steps == 0:
+        return schedule
+    total = None if schedule.total_steps is None else max(schedule.total_steps - steps, 0)
+    return Schedule("advance", {"steps": steps}, Tree("advance", (steps,), (schedule._tree,)), total, (schedule,))
 
 
+@composition
+def every(schedule: Schedule, period: Steps) -> Schedule:
+    """f(⌊k / period⌋): each value stands for `period` steps."""
+    period = length("every", "period", period)
+    total = None if schedule.total_steps is None else schedule.total_steps * period
+    return Schedule("every", {"period": period}, Tree("every", (period,), (schedule._tree,)), total, (schedule,))
+
+
+@composition
+def after_warmup(
+    schedule: Schedule, warmup_steps: Steps, start: float = 0.0, style: str = "default", shape: str = "linear"
+) -> Schedule:
+    """A warm-up to the schedule's first value, then the schedule; style "timm" does not delay it."""
+    from .warmup import warmup
+
+    ramp = warmup(warmup_steps, schedule(0), start, style, shape)
+    return sequence(ramp, advance(schedule, ramp.total_steps or 0) if style == "timm" else schedule)
+
+
+def scale_batch(schedule: Schedule, from_batch: int, to_batch: int, rule: str = "linear") -> Schedule:
+    r"""The schedule for another batch size.
+
+    .. math:: f(k)\,B'/B \quad\text{(linear)}, \qquad f(k)\,\sqrt{B'/B} \quad\text{(sqrt)}
+
+    Args:
+        schedule: The schedule that suits `from_batch`.
+        from_batch: Samples per step B, at least 1.
+        to_batch: Samples per step B' of the new run.
+        rule: "linear" (with a warm-up, for SGD) or "sqrt" (for Adam and its kin).
+
+    Returns:
+        The schedule, multiplied.
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Example:
+        >>> import thalweg as tw
+        >>> tw.schedules.scale_batch(tw.schedules.constant(0.1), 256, 1024, rule="sqrt")(0)
+        0.2
+
+    References:
+        Goyal et al.: Accurate, large minibatch SGD, arXiv 1706.02677; Krizhevsky, arXiv 1404.5997.
+    """
+    from_batch = _check.integer("scale_batch", "from_batch", from_batch, 1)
+    to_batch = _check.integer("scale_batch", "to_batch", to_batch, 1)
+    _check.choice("scale_batch", "rule", rule, ("linear", "sqrt"))
+    factor = to_batch / from_batch
+    return product(schedule, factor if rule == "linear" else math.sqrt(factor))
+
+
+@composition
 def stretch(schedule: Schedule, factor: float) -> Schedule:
     """The same course in `factor` times the steps; lengths are rounded to whole steps, at least 1."""
-    factor = _check.real("stretch", "factor", factor, above=0)
-    if schedule._kind == "table":
-        raise ValueError("stretch: a table has no course between its steps; build a longer table")
-    arguments: dict[str, Any] = dict(schedule._arguments)
-    for name, value in arguments.items():
-        if name in _LENGTHS and value is not None:
-            minimum = 0 if name == "warmup_steps" and value == 0 else 2 if name == "num_steps" else 1
-            arguments[name] = max(minimum, round(value * factor))
-        elif name == "milestones":
-            arguments[name] = [round(m * factor) for m in value]
-        elif name == "gamma" and schedule._kind in ("exponential", "exp_range"):
-            arguments[name] = value ** (1 / factor)
-    from . import build
+    from ._stretch import stretched
 
-    return build(schedule._kind, arguments, [stretch(part, factor) for part in schedule._children])
-
-
-def as_text(schedule: Schedule) -> str:
-    """The expression that builds the schedule."""
-    arguments = dict(schedule._arguments)
-    parts = [as_text(part) for part in schedule._children]
-    if schedule._kind == "number":
-        return f"{arguments['value']!r}"
-    if schedule._kind == "sequence":
-        return " >> ".join(parts)
-    if schedule._kind in ("product", "repeat", "clip"):
-        wrapped = [f"({t})" if c._kind == "sequence" else t for t, c in zip(parts, schedule._children, strict=True)]
-        if schedule._kind == "product":
-            return " * ".join(wrapped)
-        inner = f"({wrapped[0]})" if schedule._children[0]._kind == "product" else wrapped[0]
-        values = ", ".join(f"{k}={v!r}" for k, v in arguments.items() if v is not None)
-        return f"{inner}.{schedule._kind}({values})"
-    part = arguments.pop("part", None)
-    given = ", ".join(f"{k}={list(v) if isinstance(v, tuple) else v!r}" for k, v in arguments.items() if v is not None)
-    return f"{schedule._kind}({given})" + (f".{part}" if part else "")
+    return stretched(schedule, _check.real("stretch", "factor", factor, above=0))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _check
 from ._plan import Tree
 from ._schedule import Schedule, length
+from .units import Steps, Unresolved, has_units
 
 if TYPE_CHECKING:
     from ..lr_scheduler import ScheduleLR
@@ -59,10 +60,15 @@ class Bundle:
         return f"Bundle({', '.join(f'{name}={schedule!r}' for name, schedule in self)})"
 
     def bind(self, optimizer: Any, **options: Any) -> ScheduleLR:
-        """A torch LRScheduler that writes lr and momentum (or betas[0]) into any torch optimizer."""
+        """A torch LRScheduler that writes all of them into any torch optimizer."""
         from ..lr_scheduler import ScheduleLR  # above this layer
 
-        return ScheduleLR(optimizer, self.lr, momentum=self._schedules.get("momentum"), **options)
+        others: dict[str, Any] = {name: schedule for name, schedule in self if name != "lr"}
+        return ScheduleLR(optimizer, self.lr, **others, **options)
+
+    def resolve(self, **rates: Any) -> Bundle:
+        """Every schedule with its lengths in steps; see `thalweg.schedules.resolve`."""
+        return Bundle(**{name: schedule.resolve(**rates) for name, schedule in self})
 
 
 def _bundle(schedules: dict[str, Schedule]) -> Bundle:
@@ -93,7 +99,7 @@ def _wave(values: tuple[float, ...], ends: tuple[float, ...], total_steps: int, 
 
 def one_cycle(
     max_lr: float,
-    total_steps: int,
+    total_steps: Steps,
     pct_start: float = 0.3,
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
@@ -101,6 +107,7 @@ def one_cycle(
     anneal: str = "cos",
     base_momentum: float = 0.85,
     max_momentum: float = 0.95,
+    end: str = "inclusive",
 ) -> Bundle:
     r"""1cycle policy: up from max/div to max, down to the start divided by `final_div_factor`; momentum mirrored.
 
@@ -118,6 +125,8 @@ def one_cycle(
         anneal: "cos" or "linear".
         base_momentum: Momentum at the peak of the rate, in [0, 1].
         max_momentum: Momentum at both ends, in [0, 1].
+        end: "inclusive": as above, the last step uses the end itself. "exclusive": the peak stands at pct_start·T and
+            the end at T, as in fastai.
 
     Returns:
         A Bundle with `lr` and `momentum`.
@@ -136,7 +145,6 @@ def one_cycle(
     """
     who = "one_cycle"
     max_lr = _check.real(who, "max_lr", max_lr, above=0)
-    total_steps = length(who, "total_steps", total_steps)
     _check.instance(who, "three_phase", three_phase, bool, "True or False")
     pct_start = _check.real(who, "pct_start", pct_start, 0, 0.5 if three_phase else 1)
     div_factor = _check.real(who, "div_factor", div_factor, above=0)
@@ -144,20 +152,24 @@ def one_cycle(
     _check.choice(who, "anneal", anneal, ("cos", "linear"))
     base_momentum = _check.real(who, "base_momentum", base_momentum, 0, 1)
     max_momentum = _check.real(who, "max_momentum", max_momentum, 0, 1)
+    early = int(_check.choice(who, "end", end, ("exclusive", "inclusive")) == "inclusive")
+    arguments: dict[str, Any] = {
+        "max_lr": max_lr, "total_steps": total_steps, "pct_start": pct_start, "div_factor": div_factor,
+        "final_div_factor": final_div_factor, "three_phase": three_phase, "anneal": anneal,
+        "base_momentum": base_momentum, "max_momentum": max_momentum, "end": end,
+    }  # fmt: skip
+    if has_units(who, arguments):
+        return Bundle(**{name: Unresolved(who, {**arguments, "part": name}) for name in ("lr", "momentum")})
+    arguments["total_steps"] = total_steps = length(who, "total_steps", total_steps)
     start = max_lr / div_factor
     final = start / final_div_factor
-    peak, last = pct_start * total_steps - 1, float(total_steps - 1)
+    peak, last = pct_start * total_steps - early, float(total_steps - early)
     lrs: tuple[float, ...] = (start, max_lr, final)
     momenta: tuple[float, ...] = (max_momentum, base_momentum, max_momentum)
     ends: tuple[float, ...] = (peak, last)
     if three_phase:
         lrs, momenta = (start, max_lr, start, final), (*momenta, max_momentum)
-        ends = (peak, min(2 * pct_start * total_steps - 2, last), last)
-    arguments: dict[str, Any] = {
-        "max_lr": max_lr, "total_steps": total_steps, "pct_start": pct_start, "div_factor": div_factor,
-        "final_div_factor": final_div_factor, "three_phase": three_phase, "anneal": anneal,
-        "base_momentum": base_momentum, "max_momentum": max_momentum,
-    }  # fmt: skip
+        ends = (peak, min(2 * peak, last), last)
     parts = {"lr": lrs, "momentum": momenta}
     waves = {name: _wave(values, ends, total_steps, anneal) for name, values in parts.items()}
     return Bundle(

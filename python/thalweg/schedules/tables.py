@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 
 from .. import _check
 from ._plan import Tree
+from ._registry import constructor
 from ._schedule import Schedule, length, rates
 from .shapes import leaf
 
 
+@constructor
 def table(values: Sequence[float]) -> Schedule:
     """The given values one after the other; the last one is held.
 
