@@ -15,7 +15,7 @@ help:
 	@echo "make test    build, then run all tests"
 	@echo "make check   lint, formatting and types"
 	@echo "make bench   benchmarks into benchmarks/results/, then the README's tables"
-	@echo "make evidence   the range test beside other packages' finders on real tasks, once (about 25 minutes of one core)"
+	@echo "make evidence   the range test beside other packages' finders on real tasks, once (about 10 minutes of one core)"
 	@echo "make asan    the Python tests under AddressSanitizer and UBSan"
 	@echo "make emulated-test   the CUDA side on the host, without a GPU"
 	@echo "make gpu     on a machine with a GPU: build, test and measure in the current Python environment"
@@ -87,7 +87,8 @@ $(PEERS)/installed:
 	touch $@
 
 evidence: $(VENV)/installed $(PEERS)/installed
-	$(RUN) benchmarks/evidence_lr_range.py --peers $(PEERS)
+	$(RUN) benchmarks/evidence_lr_range.py --peers $(PEERS) --out build/lr_range_evidence.json
+	cp build/lr_range_evidence.json benchmarks/results/
 	$(RUN) benchmarks/report.py
 
 report: $(VENV)/installed

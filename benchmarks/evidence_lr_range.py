@@ -2,8 +2,8 @@
 
     python benchmarks/evidence_lr_range.py --peers FOLDER
 
-FOLDER holds the other packages, installed with `pip install --no-deps --target`. Every part is written when it is done;
-a second call goes on where the first ended. One thread. `make evidence` does both.
+FOLDER holds the other packages, installed with `pip install --no-deps --target`. Every part is written to --out when it is
+done; a second call goes on where the first ended. One thread. `make evidence` does both.
 """
 
 from __future__ import annotations
