@@ -1,6 +1,6 @@
 # Two commands do everything in a private .venv: `make demo` and `make test`.
 # They need Python >= 3.10 with venv, a C++17 compiler and make; nvcc is used when it is on PATH.
-.PHONY: help demo test emulated-test gpu gpu-sanitize kernel-usage check lint format types bench report asan clean
+.PHONY: help demo test emulated-test gpu gpu-sanitize kernel-usage check lint format types bench evidence report asan clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -15,6 +15,7 @@ help:
 	@echo "make test    build, then run all tests"
 	@echo "make check   lint, formatting and types"
 	@echo "make bench   benchmarks into benchmarks/results/, then the README's tables"
+	@echo "make evidence   the range test beside other packages' finders on real tasks, once (about 10 minutes of one core)"
 	@echo "make asan    the Python tests under AddressSanitizer and UBSan"
 	@echo "make emulated-test   the CUDA side on the host, without a GPU"
 	@echo "make gpu     on a machine with a GPU: build, test and measure in the current Python environment"
@@ -73,6 +74,21 @@ format: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(RUN) benchmarks/run.py
+	$(RUN) benchmarks/report.py
+
+# The finders of other packages go into a folder of their own, without what they depend on: torch stays as it is. What
+# fastai and Lightning need to be imported is named; fastprogress 1.0.3 is the last one that needs no web framework.
+PEERS := build/peers
+$(PEERS)/installed:
+	$(RUN) -m pip install --quiet --no-deps --target $(PEERS) torch-lr-finder==0.2.2 pytorch-ignite==0.5.5 \
+	  pytorch-lightning==2.6.6 lightning-utilities torchmetrics fastai==2.8.12 fastcore fastprogress==1.0.3 fastdownload \
+	  fasttransform plum-dispatch beartype rich pygments markdown-it-py mdurl cloudpickle pandas python-dateutil six tzdata \
+	  requests urllib3 idna certifi charset-normalizer
+	touch $@
+
+evidence: $(VENV)/installed $(PEERS)/installed
+	$(RUN) benchmarks/evidence_lr_range.py --peers $(PEERS) --out build/lr_range_evidence.json
+	cp build/lr_range_evidence.json benchmarks/results/
 	$(RUN) benchmarks/report.py
 
 report: $(VENV)/installed

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from report_range import range_tables
+
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 
@@ -209,7 +211,13 @@ def sources(doc: str) -> str:
     return ", ".join(parts)
 
 
-SECTIONS = {"cpu": cpu_tables, "gpu": gpu_tables, "gpu-state": gpu_state, "optimizers": optimizer_table}
+SECTIONS = {
+    "cpu": cpu_tables,
+    "gpu": gpu_tables,
+    "gpu-state": gpu_state,
+    "optimizers": optimizer_table,
+    "range-test": range_tables,
+}
 
 
 def render(text: str) -> str:

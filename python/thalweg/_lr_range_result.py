@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
@@ -10,24 +11,24 @@ import numpy as np
 import torch
 
 from . import _check
-from ._lr_range_analysis import Array
+from ._lr_range_curve import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from .schedules import Schedule
 
+_SHADES = {"flat": "-", "descent": "\\", "divergence": "/"}
 _ARRAYS = ("lrs", "losses", "smoothed")
 
 
-def lr_bases(optimizer: torch.optim.Optimizer) -> list[float]:
-    """Return the learning rate of each group that ratios are taken from: `initial_lr` where a scheduler keeps one."""
-    return [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+def lr_ratios(optimizers: Sequence[torch.optim.Optimizer]) -> list[float]:
+    """Return each group's learning rate over the very first group's; all 1 where that says nothing (a rate of 0).
 
-
-def lr_ratios(optimizer: torch.optim.Optimizer) -> list[float]:
-    """Return each group's learning rate over the first group's; all 1 where that says nothing (a rate of 0)."""
-    bases = lr_bases(optimizer)
+    It is taken from `initial_lr` where a scheduler keeps one.
+    """
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    bases = [float(group.get("initial_lr", group["lr"])) for group in groups]
     if not all(math.isfinite(base) and base > 0 for base in bases):
         return [1.0] * len(bases)
     return [base / bases[0] for base in bases]
@@ -53,18 +54,19 @@ class RangeTestResult:
         smoothed: [n] capped and smoothed losses that the phases are read from.
         suggestion: Learning rate to train with; None if the curve shows no descent (see `reason`).
         reason: Why there is no suggestion; empty otherwise.
-        bounds: (base_lr, max_lr) for cyclical schedules: the end of the flat phase, and where the loss stops
-            falling.
+        bounds: (base_lr, max_lr) for cyclical schedules, after Smith: the end of the flat phase, and where the loss
+            stops falling or, if that is lower, half the rate where it has begun to diverge.
         phases: "flat", "descent", "divergence" -> (lowest, highest) learning rate of each phase that was
             seen.
-        candidates: Other rules' learning rates: "geometric" (the suggestion), "steepest", "half_drop",
-            "min/3", "min/10".
+        candidates: Every rule's learning rate; see `rule` of `range_test`. Where the curve is flat only other
+            packages' rules, which do not look at that.
         interval: (low, high), 90 % of the suggestions from curves with resampled noise; batch noise only, not
             the spread over initialisations, which `repeats` shows.
         confidence: In [0, 1]: share of those suggestions within a factor 2 of `suggestion`, halved for each
             phase not seen.
         advice: What would make the test better, in words.
         stopped: Why the test ended before its last learning rate; empty if it did not.
+        rule: The rule of the suggestion.
         curves: Raw losses of each repeat.
     """
 
@@ -80,6 +82,7 @@ class RangeTestResult:
     confidence: float
     advice: tuple[str, ...]
     stopped: str = ""
+    rule: str = "descent"
     curves: tuple[Array, ...] = field(default=(), repr=False)
 
     @property
@@ -91,6 +94,11 @@ class RangeTestResult:
     def decades(self) -> float:
         """Width of `interval` in powers of ten; NaN without a suggestion."""
         return math.nan if self.interval is None else math.log10(self.interval[1] / self.interval[0])
+
+    @property
+    def decades_per_step(self) -> float:
+        """Powers of ten per step of the ramp, its mean; the suggestion moves with it."""
+        return float(math.log10(self.lrs[-1] / self.lrs[0]) / (len(self.lrs) - 1))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything in JSON's types."""
@@ -124,8 +132,8 @@ class RangeTestResult:
         values["advice"] = tuple(plain["advice"])
         return cls(**values)
 
-    def apply(self, optimizer: torch.optim.Optimizer) -> float:
-        """Write the suggestion into `optimizer`; several groups keep the ratios of their learning rates.
+    def apply(self, *optimizers: torch.optim.Optimizer) -> float:
+        """Write the suggestion into the optimizers of the test; groups keep the ratios of their learning rates.
 
         In a thalweg optimizer that runs a schedule this replaces the schedule by the constant, as any write
         of `group["lr"]` does.
@@ -134,36 +142,61 @@ class RangeTestResult:
             The learning rate of the first group.
 
         Raises:
-            ValueError: There is no suggestion.
+            TypeError, ValueError: No optimizer; there is no suggestion.
         """
-        _check.instance(
-            "RangeTestResult.apply", "optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer"
-        )
+        if not optimizers:
+            raise TypeError("RangeTestResult.apply: expected one optimizer or more, got none")
+        for optimizer in optimizers:
+            _check.instance(
+                "RangeTestResult.apply", "optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer"
+            )
         suggestion: float = self._needed("apply", self.suggestion)
-        write_lr(optimizer, [suggestion * ratio for ratio in lr_ratios(optimizer)])
+        values = [suggestion * ratio for ratio in lr_ratios(optimizers)]
+        for optimizer in optimizers:
+            count = len(optimizer.param_groups)
+            write_lr(optimizer, values[:count])
+            del values[:count]
         return suggestion
 
-    def cyclic(self, step_size: int) -> Schedule:
-        """Return the triangular schedule between `bounds`, half a cycle being `step_size` steps.
+    def cyclic(self, step_size: int, mode: str = "triangular", **options: Any) -> Schedule:
+        """Return the cyclical schedule between `bounds`, half a cycle being `step_size` steps.
+
+        Args:
+            step_size: Steps.
+            mode: "triangular", "triangular2" or "exp_range".
+            options: Further arguments of the function of that name in `thalweg.schedules`.
+
+        Raises:
+            ValueError: There is no suggestion; `mode` is none of these.
 
         References:
             Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, arXiv:1506.01186, section
             3.3.
         """
-        from .schedules import triangular
+        from . import schedules
 
+        _check.choice("RangeTestResult.cyclic", "mode", mode, ("triangular", "triangular2", "exp_range"))
         base_lr, max_lr = self._needed("cyclic", self.bounds)
-        return triangular(base_lr, max_lr, step_size=step_size)
+        schedule: Schedule = getattr(schedules, mode)(base_lr, max_lr, step_size=step_size, **options)
+        return schedule
 
-    def one_cycle(self, total_steps: int) -> Schedule:
+    def one_cycle(self, total_steps: int, **options: Any) -> Schedule:
         """Return the 1cycle schedule of the learning rate whose peak is the upper one of `bounds`.
+
+        Args:
+            total_steps: Steps.
+            options: Further arguments of `thalweg.schedules.one_cycle`.
+
+        Raises:
+            ValueError: There is no suggestion.
 
         References:
             Smith, Topin, "Super-Convergence", 2018, arXiv:1708.07120.
         """
         from .schedules import one_cycle
 
-        schedule: Schedule = one_cycle(self._needed("one_cycle", self.bounds)[1], total_steps=total_steps).lr
+        peak = self._needed("one_cycle", self.bounds)[1]
+        schedule: Schedule = one_cycle(peak, total_steps=total_steps, **options).lr
         return schedule
 
     def _needed(self, method: str, value: Any) -> Any:
@@ -178,7 +211,10 @@ class RangeTestResult:
         return range_test(self, ax)
 
     def ascii(self, width: int = 72, height: int = 12) -> str:
-        """Return the smoothed curve as text: x is the learning rate (log), `|` the suggestion, `[ ]` the bounds."""
+        r"""Return the smoothed curve as text: x is the learning rate (log), `|` the suggestion, `[ ]` the bounds.
+
+        The line below is shaded by phase: `-` flat, `\` descent, `/` divergence, with their names where they fit.
+        """
         who = "RangeTestResult.ascii"
         width, height = _check.integer(who, "width", width, 20), _check.integer(who, "height", height, 3)
         x = np.log10(self.lrs)
@@ -201,6 +237,14 @@ class RangeTestResult:
             rows[min(round(share * (height - 1)), height - 1)][place] = "*"
         labels = [f"{high:>10.4g} ", *[" " * 11] * (height - 2), f"{low:>10.4g} "]
         lines = [label + "".join(row).rstrip() for label, row in zip(labels, rows, strict=True)]
+        shades = [" "] * width
+        for name, (begin, end) in self.phases.items():
+            first, last = column(begin), column(end)
+            shades[first : last + 1] = _SHADES[name] * (last + 1 - first)
+            if last - first > len(name):
+                middle = (first + last + 1 - len(name)) // 2
+                shades[middle : middle + len(name)] = name
+        lines.append(" " * 11 + "".join(shades).rstrip())
         left, right = f"{self.lrs[0]:.1e}", f"{self.lrs[-1]:.1e}"
         return "\n".join([*lines, " " * 11 + left + "lr".center(width - len(left) - len(right)) + right])
 
@@ -215,7 +259,8 @@ class RangeTestResult:
                 f"suggested lr {self.suggestion:.3g} (90 % interval {low:.3g} to {high:.3g}, "
                 f"confidence {grade}: {self.confidence:.2f})"
             )
-        lines = [f"range test, {len(self.lrs)} steps from {self.lrs[0]:.3g} to {self.lrs[-1]:.3g}: {head}"]
+        ramp = f"{len(self.lrs)} steps from {self.lrs[0]:.3g} to {self.lrs[-1]:.3g}"
+        lines = [f"range test, {ramp} ({self.decades_per_step:.2g} decades a step): {head}"]
         lines += [f"  {name:<10} {low:.3g} to {high:.3g}" for name, (low, high) in self.phases.items()]
         if self.bounds is not None:
             lines.append(f"  cyclical between {self.bounds[0]:.3g} and {self.bounds[1]:.3g}")

@@ -6,6 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,27 +16,33 @@ from ._lr_range_result import lr_ratios, write_lr
 from ._preserve import modes, random_state
 
 Restore = Callable[[], None]
+Keep = Callable[[torch.Tensor], torch.Tensor]
 
 
 @contextmanager
 def preserved(
-    model: nn.Module | None, optimizer: torch.optim.Optimizer, extras: Sequence[Any], sources: Sequence[Any]
+    model: nn.Module | None,
+    optimizers: Sequence[torch.optim.Optimizer],
+    extras: Sequence[Any],
+    sources: Sequence[Any],
 ) -> Iterator[Restore]:
     """Restore everything on leaving, whatever happens inside; the yielded function restores all but the generators.
 
     Covers parameters, buffers, gradients (also that there are none), `requires_grad`, train/eval modes, the
-    optimizer's state and groups, objects in `extras` (by state_dict), generators of torch, numpy, `random`
-    and of the loaders in `sources`. The optimizer's hooks do not run inside: a snapshot collector or an EMA
-    must not see a trial.
+    optimizers' state and groups, objects in `extras` (gradient scalers with all they hold, others by state_dict),
+    generators of torch, numpy, `random` and of the loaders in `sources`. The optimizers' hooks do not run inside: a
+    snapshot collector or an EMA must not see a trial.
     """
-    parameters = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    parameters = {id(p): p for group in groups for p in group["params"]}
     if model is not None:
         parameters.update({id(p): p for p in model.parameters()})
+    keep = keeper(list(parameters.values()))
     parts = [
-        _tensors(list(parameters.values())),
-        _registrations(model),
-        _optimizer(optimizer),
-        *(_extra(extra) for extra in extras),
+        _tensors(list(parameters.values()), keep),
+        _registrations(model, keep),
+        *(_optimizer(optimizer, keep) for optimizer in optimizers),
+        *(_scaler(extra) if isinstance(extra, torch.amp.GradScaler) else _extra(extra) for extra in extras),
     ]
 
     def restore() -> None:
@@ -47,12 +54,32 @@ def preserved(
         stack.enter_context(random_state(sources))
         if model is not None:
             stack.enter_context(modes(model))
-        stack.enter_context(_no_hooks(optimizer))
+        for optimizer in optimizers:
+            stack.enter_context(_no_hooks(optimizer))
         stack.callback(_gradients(list(parameters.values())))
         stack.callback(restore)
         for parameter in parameters.values():
             parameter.grad = None
         yield restore
+
+
+def keeper(parameters: Sequence[torch.Tensor]) -> Keep:
+    """Return how copies are made: on their own device, or in host memory where the device is short of it.
+
+    Short means that three times the parameters (they and two states) would fill more than half of what is free.
+    """
+    needed: dict[torch.device, int] = {}
+    for parameter in parameters:
+        if parameter.device.type == "cuda":
+            needed[parameter.device] = needed.get(parameter.device, 0) + 3 * parameter.nbytes
+    short = {device for device, size in needed.items() if size > free_memory(device) / 2}
+    return lambda t: t.detach().to("cpu", copy=True) if t.device in short else t.detach().clone()
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that can still be had on a CUDA device, torch's own reserve included."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def _gradients(parameters: list[torch.Tensor]) -> Restore:
@@ -66,8 +93,8 @@ def _gradients(parameters: list[torch.Tensor]) -> Restore:
     return restore
 
 
-def _tensors(parameters: list[torch.Tensor]) -> Restore:
-    saved = [(p, p.detach().clone(), p.requires_grad) for p in parameters]
+def _tensors(parameters: list[torch.Tensor], keep: Keep) -> Restore:
+    saved = [(p, keep(p), p.requires_grad) for p in parameters]
 
     def restore() -> None:
         for parameter, value, requires_grad in saved:
@@ -78,14 +105,14 @@ def _tensors(parameters: list[torch.Tensor]) -> Restore:
     return restore
 
 
-def _registrations(model: nn.Module | None) -> Restore:
+def _registrations(model: nn.Module | None, keep: Keep) -> Restore:
     """Buffers by content, and which objects are registered: a forward may replace a buffer by a new tensor."""
     modules = [] if model is None else list(model.modules())
     saved = [
         (
             module,
             dict(module._parameters),
-            {n: (b, None if b is None else b.clone()) for n, b in module._buffers.items()},
+            {n: (b, None if b is None else keep(b)) for n, b in module._buffers.items()},
         )
         for module in modules
     ]
@@ -103,9 +130,9 @@ def _registrations(model: nn.Module | None) -> Restore:
     return restore
 
 
-def _kept(value: Any) -> tuple[Any, Any]:
+def _kept(value: Any, keep: Keep) -> tuple[Any, Any]:
     """Return an object and a copy of what it holds now."""
-    return value, value.detach().clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+    return value, keep(value) if isinstance(value, torch.Tensor) else copy.deepcopy(value)
 
 
 def _back(kept: tuple[Any, Any]) -> Any:
@@ -117,9 +144,11 @@ def _back(kept: tuple[Any, Any]) -> Any:
     return copy.deepcopy(content)
 
 
-def _optimizer(optimizer: torch.optim.Optimizer) -> Restore:
-    state = {p: {key: _kept(value) for key, value in entries.items()} for p, entries in optimizer.state.items()}
-    groups = [{k: (v, v) if k == "params" else _kept(v) for k, v in group.items()} for group in optimizer.param_groups]
+def _optimizer(optimizer: torch.optim.Optimizer, keep: Keep) -> Restore:
+    state = {p: {key: _kept(value, keep) for key, value in entries.items()} for p, entries in optimizer.state.items()}
+    groups = [
+        {k: (v, v) if k == "params" else _kept(v, keep) for k, v in group.items()} for group in optimizer.param_groups
+    ]
     plain = {k: v for k, v in vars(optimizer).items() if isinstance(v, (int, float, str, bool, type(None)))}
 
     def restore() -> None:
@@ -144,6 +173,17 @@ def _extra(extra: Any) -> Restore:
     return lambda: extra.load_state_dict(copy.deepcopy(saved))
 
 
+def _scaler(scaler: Any) -> Restore:
+    """All that a gradient scaler holds; its state_dict leaves out what the next step() looks at."""
+    saved = {name: _kept(value, torch.clone) for name, value in vars(scaler).items()}
+
+    def restore() -> None:
+        vars(scaler).clear()
+        vars(scaler).update({name: _back(kept) for name, kept in saved.items()})
+
+    return restore
+
+
 @contextmanager
 def _no_hooks(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     names = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
@@ -158,15 +198,22 @@ def _no_hooks(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 @contextmanager
-def lr_writer(optimizer: torch.optim.Optimizer) -> Iterator[Callable[[float], None]]:
-    """Yield a function that sets the learning rate of the first group; the other groups keep their ratios to it.
+def lr_writer(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[Callable[[float], None]]:
+    """Yield a function that sets the learning rate of the first group; all other groups keep their ratios to it.
 
     A thalweg optimizer sets its schedules and their counter aside itself (`_lr_override`).
     """
-    ratios = lr_ratios(optimizer)
-    override = getattr(optimizer, "_lr_override", None)
-    if override is None:
-        yield lambda lr: write_lr(optimizer, [lr * ratio for ratio in ratios])
-        return
-    with override() as set_lr:
-        yield lambda lr: set_lr([lr * ratio for ratio in ratios])
+    ratios = lr_ratios(optimizers)
+    with ExitStack() as stack:
+        writers: list[tuple[Callable[[list[float]], None], slice]] = []
+        first = 0
+        for optimizer in optimizers:
+            override = getattr(optimizer, "_lr_override", None)
+            write = partial(write_lr, optimizer) if override is None else stack.enter_context(override())
+            writers.append((write, slice(first, first := first + len(optimizer.param_groups))))
+
+        def set_lr(lr: float) -> None:
+            for write, part in writers:
+                write([lr * ratio for ratio in ratios[part]])
+
+        yield set_lr

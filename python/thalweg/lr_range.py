@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, overload
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
 from . import _check
-from ._criterion import objective_of
-from ._lr_range_analysis import MIN_POINTS, Array, analyse_curve
+from ._lr_range_curve import MIN_POINTS, Array
+from ._lr_range_forms import Trial, trial_of
+from ._lr_range_ramp import narrower, rates, wider
+from ._lr_range_read import analyse, check_rule, read_curves
+from ._lr_range_record import WHO as _WHO
 from ._lr_range_result import RangeTestResult
-from ._lr_range_run import WHO as _WHO
-from ._lr_range_run import model_step, run_ramp
+from ._lr_range_run import Ramp, Repeats
 from ._lr_range_state import lr_writer, preserved
+from .schedules import Schedule
 
 __all__ = ["RangeTestResult", "analyse", "range_test"]
+
+Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer]
 
 
 @overload
@@ -27,31 +31,53 @@ def range_test(
     model: nn.Module,
     loss_fn: Any,
     batches: Iterable[Any],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     /,
     *,
     min_lr: float = ...,
     max_lr: float = ...,
     num_steps: int = ...,
-    mode: str = ...,
+    mode: str | Schedule = ...,
+    rule: str = ...,
     repeats: int = ...,
+    seed: int | None = ...,
+    reinitialise: Callable[[], Any] | None = ...,
+    extend: int = ...,
+    refine: bool = ...,
+    accumulate: int = ...,
+    scaler: torch.amp.GradScaler | None = ...,
+    autocast: torch.dtype | None = ...,
+    validation: Any = ...,
+    validation_batches: int = ...,
+    validate_every: int = ...,
     stop_early: bool = ...,
+    lag: int | None = ...,
+    distributed: bool | None = ...,
     restore: Sequence[Any] = ...,
     progress: bool = ...,
 ) -> RangeTestResult: ...
 @overload
 def range_test(
     step_closure: Callable[[], Any],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     /,
     *,
     model: nn.Module | None = ...,
     min_lr: float = ...,
     max_lr: float = ...,
     num_steps: int = ...,
-    mode: str = ...,
+    mode: str | Schedule = ...,
+    rule: str = ...,
     repeats: int = ...,
+    seed: int | None = ...,
+    reinitialise: Callable[[], Any] | None = ...,
+    extend: int = ...,
+    refine: bool = ...,
+    validation: Callable[[], Any] | None = ...,
+    validate_every: int = ...,
     stop_early: bool = ...,
+    lag: int | None = ...,
+    distributed: bool | None = ...,
     restore: Sequence[Any] = ...,
     progress: bool = ...,
 ) -> RangeTestResult: ...
@@ -61,52 +87,90 @@ def range_test(
     min_lr: float = 1e-7,
     max_lr: float = 10.0,
     num_steps: int = 200,
-    mode: str = "exp",
+    mode: str | Schedule = "exp",
+    rule: str = "descent",
     repeats: int = 1,
+    seed: int | None = None,
+    reinitialise: Callable[[], Any] | None = None,
+    extend: int = 0,
+    refine: bool = False,
+    accumulate: int = 1,
+    scaler: torch.amp.GradScaler | None = None,
+    autocast: torch.dtype | None = None,
+    validation: Any = None,
+    validation_batches: int = 8,
+    validate_every: int = 1,
     stop_early: bool = True,
+    lag: int | None = None,
+    distributed: bool | None = None,
     restore: Sequence[Any] = (),
     progress: bool = True,
 ) -> RangeTestResult:
     r"""Raise the learning rate from `min_lr` to `max_lr` over a short run and read the best one off the loss.
 
-    At low rates the loss is flat, then it descends, then it diverges. The suggestion is the geometric mean of
-    the rate where the flat phase ends and the rate of the least (smoothed) loss. Update k uses lr_k =
-    min_lr·(max_lr/min_lr)^{k/(n−1)} (`mode="exp"`) or lr_k = min_lr + (max_lr − min_lr)·k/(n−1) ("linear");
-    the loss of step k is measured just before it.
+    At low rates the loss is flat, then it descends, then it diverges. Update k uses lr_k =
+    min_lr·(max_lr/min_lr)^{k/(n−1)} (`mode="exp"`) or lr_k = min_lr + (max_lr − min_lr)·k/(n−1) ("linear"); the
+    loss of step k is measured just before it. The losses are smoothed symmetrically over ln lr. With x(q) the ln lr
+    at which the share q of the whole drop is done, the suggestion is the mean of x(q) over q from 0.5 to 0.9: the
+    middle of the late descent.
 
     Two forms:
 
-    * `range_test(model, loss_fn, batches, optimizer)`: range_test does forward, backward and
-    `optimizer.step()`. It runs in
-      train mode if the model is in eval mode, else in the modes that the modules have. Gradients start as
-      None.
+    * `range_test(model, loss_fn, batches, optimizer)`: range_test does forward, backward and `optimizer.step()`. It
+      runs in train mode if the model is in eval mode, else in the modes that the modules have. Gradients start as None.
     * `range_test(step_closure, optimizer)`: the closure takes one batch and does everything for it, also
-      `optimizer.zero_grad()`, `backward()` and `optimizer.step()` (so accumulation, AMP and clipping are as
-      in your training), and returns the loss. range_test only sets the learning rate. Give `model=` so that
-      buffers and modes are restored too, and scalers, schedulers or averages that the closure changes in
-      `restore=`.
+      `optimizer.zero_grad()`, `backward()` and `optimizer.step()`, and returns the loss. range_test only sets the
+      learning rate. Give `model=` so that buffers and modes are restored too, and scalers, schedulers or averages
+      that the closure changes in `restore=`.
 
-    Afterwards everything is as before, bit for bit, also after an error or Ctrl-C: weights, buffers,
-    gradients, `requires_grad`, modes, optimizer state and groups, schedules and their counters, and the
-    generators of torch, numpy, `random` and of a DataLoader. Hooks of the optimizer (snapshot collectors,
-    averages) do not run meanwhile. With several parameter groups the rates are those of the first; the others
-    keep their ratios to it.
+    Afterwards everything is as before, bit for bit, also after an error or Ctrl-C: weights, buffers, gradients,
+    `requires_grad`, modes, optimizer state and groups, schedules and their counters, gradient scalers, and the
+    generators of torch, numpy, `random` and of a DataLoader. Hooks of the optimizer (snapshot collectors, averages)
+    do not run meanwhile. The copies lie on the model's device, or in host memory where the device is short of it.
 
-    A range test is cumulative: a slower ramp meets a better trained model at each rate, so the answer moves a
-    little with `num_steps`.
+    The rates are those of the first parameter group of the first optimizer; all other groups keep their ratios to it.
+    On a CUDA device losses stay there; the host looks at each `lag` steps later, so that no step waits for it. With
+    DistributedDataParallel losses are averaged over the processes, which stop at the same step.
+
+    A range test is cumulative: a slower ramp meets a better trained model at each rate. Twice `num_steps` gives
+    about half the suggestion where the descent is far below divergence; 200 steps fit trainings of some hundred steps
+    and more.
 
     Args:
         args: `model, loss_fn, batches, optimizer` or `step_closure, optimizer`. `loss_fn(model, batch)` returns the
             loss; a criterion module, a function of torch.nn.functional or a name ("cross_entropy", "mse", "l1",
             "nll", "bce_with_logits") means criterion(model(inputs), targets). `batches` is an iterable of batches,
             started again (with a warning) when it ends, or `(inputs, targets)` tensors, taken 256 samples at a time.
+            `optimizer` may be a list of optimizers.
         model: In the second form, the model behind the closure.
         min_lr: First learning rate, > 0.
         max_lr: Last learning rate.
         num_steps: n, updates, at least 10.
-        mode: "exp" or "linear".
-        repeats: Runs from the same start on new batches; the pointwise median of their losses is read.
+        mode: "exp", "linear", or a `Schedule` that rises, whose first `num_steps` values are taken.
+        rule: What the suggestion is: "descent" (above), "geometric" (between the flat phase's end and the minimum),
+            "steepest", "half_drop", "min/3", "min/10"; or another package's rule, exactly: fastai's "valley",
+            "slide", "minimum/10", "steep", "lightning", "lightning<2.5.3", "ignite", "lr_finder". All of them are in
+            the result's `candidates`.
+        repeats: Runs from the same start; the pointwise median of their losses is read. From the second on, tensors
+            and lists of batches are taken in another order; a loader goes on drawing.
+        seed: Repeat i seeds the generators of torch, numpy and `random`, and the order of tensors and lists, with
+            seed + i; None leaves them as they are.
+        reinitialise: Called before each repeat but the first; it may draw new weights.
+        extend: Up to so many further tests while a phase is missing, each from 100 times lower or to 10 times higher, with
+            as many steps a decade. The last one counts.
+        refine: At the end one more test of as many steps, from a tenth of the end of the flat phase to three times
+            the start of divergence: a slower ramp, so a lower suggestion.
+        accumulate: Batches per update; their mean loss counts.
+        scaler: `torch.amp.GradScaler` or thalweg's; restored with all it holds.
+        autocast: dtype of `torch.autocast`; None for none.
+        validation: Data as `batches`; then the mean loss of its first `validation_batches` batches in eval mode is
+            read instead of the training loss. In the second form, a function that returns the loss.
+        validation_batches: Batches.
+        validate_every: Steps from one validation to the next; the steps between are not read.
         stop_early: End a run after three losses in a row that are clearly diverged.
+        lag: Steps after which the host looks at a loss; 16 on a CUDA device, 0 elsewhere. 0 stops at the first loss
+            that is not finite, before another update.
+        distributed: Average losses over all processes; None: when the model is a DistributedDataParallel.
         restore: Further objects with `state_dict()` and `load_state_dict()` to restore.
         progress: Show a progress bar on a terminal.
 
@@ -134,112 +198,77 @@ def range_test(
     References:
         Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, arXiv:1506.01186, section 3.3.
     """
-    step_of, model, optimizer, sources = _forms(args, model)
-    lrs = _ramp(min_lr, max_lr, num_steps, mode)
-    repeats = _check.integer(_WHO, "repeats", repeats, 1)
+    check_rule(_WHO, rule)
+    trial = trial_of(
+        args,
+        model,
+        distributed,
+        {
+            "accumulate": accumulate,
+            "scaler": scaler,
+            "autocast": autocast,
+            "validation": validation,
+            "validation_batches": validation_batches,
+        },
+    )
+    every = _check.integer(_WHO, "validate_every", validate_every, 1)
+    ramp = Ramp(
+        rates(min_lr, max_lr, num_steps, mode),
+        stop_early,
+        every if trial.measure else 1,
+        None if lag is None else _check.integer(_WHO, "lag", lag, 0),
+        trial.group,
+    )
+    if len(ramp.recorded) < MIN_POINTS:
+        raise ValueError(f"{_WHO}: num_steps / validate_every must be at least {MIN_POINTS}, got {num_steps} / {every}")
+    _check.integer(_WHO, "repeats", repeats, 1)
+    if seed is not None:
+        _check.integer(_WHO, "seed", seed, 0)
+    if reinitialise is not None and not callable(reinitialise):
+        raise TypeError(f"{_WHO}: reinitialise must be a function or None, got {_check.describe(reinitialise)}")
+    if (extend or refine) and mode != "exp":
+        raise ValueError(f"{_WHO}: extend and refine choose the rates of an exponential ramp; mode must be 'exp'")
+    extras = [*_checked(restore), *([] if scaler is None else [scaler])]
+
+    def test(ramp: Ramp) -> RangeTestResult:
+        runs = _runs(trial, ramp, Repeats(repeats, seed, reinitialise), extras, progress)
+        return read_curves(ramp.recorded, [losses for losses, _ in runs], [stop for _, stop in runs], rule=rule)
+
+    result = test(ramp)
+    for next_rates in [wider] * _check.integer(_WHO, "extend", extend, 0) + [narrower] * bool(refine):
+        lrs = next_rates(result, ramp.lrs)
+        if lrs is not None:
+            ramp = replace(ramp, lrs=lrs)
+            result = test(ramp)
+    return result
+
+
+def _runs(trial: Trial, ramp: Ramp, repeats: Repeats, extras: list[Any], progress: bool) -> list[tuple[Array, str]]:
+    """Run every repeat from the same start and leave no trace."""
+    runs: list[tuple[Array, str]] = []
+    model = trial.model
+    with (
+        preserved(model, trial.optimizers, extras, trial.sources) as start_again,
+        lr_writer(trial.optimizers) as set_lr,
+        tqdm(
+            total=repeats.count * len(ramp.lrs), desc="range test", leave=False, disable=None if progress else True
+        ) as bar,
+    ):
+        if model is not None and not model.training:
+            model.train()
+        measure = None if trial.measure is None else trial.measure()
+        for run in range(repeats.count):
+            if run:
+                start_again()
+            order = repeats.begin(run)
+            runs.append(ramp.run(trial.start(order), measure, set_lr, bar))
+    return runs
+
+
+def _checked(restore: Sequence[Any]) -> list[Any]:
     for extra in restore:
         if not (hasattr(extra, "state_dict") and hasattr(extra, "load_state_dict")):
             raise TypeError(
                 f"{_WHO}: restore must hold objects with state_dict and load_state_dict, got {_check.describe(extra)}"
             )
-    runs: list[tuple[Array, str]] = []
-    with preserved(model, optimizer, restore, sources) as start_again, lr_writer(optimizer) as set_lr:
-        if model is not None and not model.training:
-            model.train()
-        bar = tqdm(total=repeats * len(lrs), desc="range test", leave=False, disable=None if progress else True)
-        with bar:
-            for run in range(repeats):
-                if run:
-                    start_again()
-                runs.append(run_ramp(step_of(), set_lr, lrs, stop_early, bar))
-    return _read(lrs, [losses for losses, _ in runs], [stop for _, stop in runs])
-
-
-def analyse(lrs: Any, losses: Any) -> RangeTestResult:
-    """Read phases and a suggestion off a curve that was recorded elsewhere; `range_test` does the same with its own.
-
-    Args:
-        lrs: [n] learning rates, positive and rising.
-        losses: [n] raw, unsmoothed losses; negative ones are fine. What follows the first NaN or infinity is
-            dropped.
-
-    Returns:
-        `RangeTestResult`.
-
-    Raises:
-        ValueError: Wrong shapes, learning rates that do not rise, or fewer than 10 finite losses.
-
-    Example:
-        >>> import numpy as np
-        >>> from thalweg.lr_range import analyse
-        >>> lr = np.logspace(-6, 1, 200)
-        >>> loss = 2.3 - 1.8 / (1 + (1e-3 / lr) ** 2) + np.minimum(lr**2, 20)
-        >>> r = analyse(lr, loss)
-        >>> 1e-3 < r.suggestion < 1e-1
-        True
-    """
-    x, y = np.asarray(lrs, dtype=np.float64), np.asarray(losses, dtype=np.float64)
-    if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(f"analyse: lrs and losses must be two lists of one length, got shapes {x.shape} and {y.shape}")
-    if not (np.isfinite(x).all() and (x > 0).all() and (np.diff(x) > 0).all()):
-        raise ValueError("analyse: lrs must be positive, finite and rising")
-    return _read(x, [y], [], who="analyse")
-
-
-def _forms(
-    args: tuple[Any, ...], model: nn.Module | None
-) -> tuple[Callable[[], Callable[[], Any]], nn.Module | None, torch.optim.Optimizer, list[Any]]:
-    """Return (function that starts a run and returns its step), model, optimizer, data loaders."""
-    if len(args) == 4 and isinstance(args[0], nn.Module):
-        model, loss_fn, batches, optimizer = args
-        _check_optimizer(optimizer)
-        loss_of = objective_of(_WHO, loss_fn)
-        if isinstance(batches, (str, bytes)) or not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
-            raise TypeError(f"{_WHO}: batches must be an iterable of batches, got {_check.describe(batches)}")
-        return lambda: model_step(args[0], loss_of, batches, optimizer), model, optimizer, [batches]
-    if len(args) == 2 and callable(args[0]) and not isinstance(args[0], nn.Module):
-        _check_optimizer(args[1])
-        if model is not None:
-            _check.instance(_WHO, "model", model, nn.Module, "a torch.nn.Module or None")
-        return lambda: args[0], model, args[1], []
-    raise TypeError(
-        f"{_WHO}: expected (model, loss_fn, batches, optimizer) or (step_closure, optimizer), got "
-        f"({', '.join(type(arg).__name__ for arg in args)})"
-    )
-
-
-def _check_optimizer(optimizer: Any) -> None:
-    _check.instance(_WHO, "optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
-
-
-def _ramp(min_lr: Any, max_lr: Any, num_steps: Any, mode: Any) -> Array:
-    low = _check.real(_WHO, "min_lr", min_lr, above=0.0)
-    high = _check.real(_WHO, "max_lr", max_lr, above=low)
-    n = _check.integer(_WHO, "num_steps", num_steps, MIN_POINTS)
-    if _check.choice(_WHO, "mode", mode, ("exp", "linear")) == "linear":
-        return np.linspace(low, high, n)
-    lrs = np.exp(np.linspace(math.log(low), math.log(high), n))
-    lrs[0], lrs[-1] = low, high
-    return lrs
-
-
-def _read(lrs: Array, curves: list[Array], stops: list[str], who: str = _WHO) -> RangeTestResult:
-    padded = np.full((len(curves), max(len(curve) for curve in curves)), math.inf)
-    for row, curve in zip(padded, curves, strict=True):
-        row[: len(curve)] = np.where(np.isfinite(curve), curve, math.inf)
-    median = np.median(padded, axis=0)
-    finite = np.isfinite(median)
-    n = len(median) if finite.all() else int(np.argmin(finite))
-    if n < MIN_POINTS:
-        raise ValueError(f"{who}: at least {MIN_POINTS} finite losses are needed, got {n}")
-    blew_up = any(len(curve) > n and not np.isfinite(curve[n]) for curve in curves)
-    stopped = next((stop for stop in stops if stop), "") if n < len(lrs) else ""
-    if n < len(lrs) and not stopped:
-        stopped = f"the loss is not finite at lr {lrs[n]:.3g}"
-    return RangeTestResult(
-        lrs=lrs[:n].copy(),
-        losses=median[:n].copy(),
-        stopped=stopped,
-        curves=tuple(curves),
-        **vars(analyse_curve(lrs[:n], median[:n], blew_up)),
-    )
+    return list(restore)

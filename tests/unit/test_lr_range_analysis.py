@@ -28,7 +28,7 @@ def planted(
 
 
 def truth() -> dict[str, float]:
-    """The same curve without noise on a fine grid, read by the definitions of the three marks."""
+    """The same curve without noise on a fine grid, read by the definitions of the marks."""
     lr, loss = planted(200_001, 0.0, 0)
     t = np.log10(lr)
     m = int(loss.argmin())
@@ -37,7 +37,15 @@ def truth() -> dict[str, float]:
     minimum = (t[floor[0]] + t[floor[-1]]) / 2
     flat_end = t[np.flatnonzero(loss[:m] > 2.3 - 0.1 * drop)[-1]]
     rise = t[m + np.flatnonzero(loss[m:] > loss[m] + 0.25 * drop)[0]]
-    return {"flat_end": flat_end, "minimum": minimum, "divergence": rise, "suggestion": (flat_end + minimum) / 2}
+    done = (2.3 - loss[: m + 1]) / drop  # rises with t
+    late = float(np.interp(np.linspace(0.5, 0.9, 4001), done, t[: m + 1]).mean())
+    return {
+        "flat_end": flat_end,
+        "minimum": minimum,
+        "divergence": rise,
+        "descent": late,
+        "geometric": (flat_end + minimum) / 2,
+    }
 
 
 @pytest.mark.parametrize("n", [50, 100, 200, 300, 1000])
@@ -49,9 +57,10 @@ def test_planted_phases(n: int, offset: float, scale: float) -> None:
         assert r.observed == ("flat", "descent", "divergence")
         assert r.reason == ""
         assert r.advice == () or n == 50
-    suggestions = np.log10([float(r.suggestion or math.nan) for r in found])
-    assert abs(np.median(suggestions) - expected["suggestion"]) < 0.08
-    assert suggestions.std() < 0.08
+    for rule in ("descent", "geometric"):
+        suggestions = np.log10([r.candidates[rule] for r in found])
+        assert abs(np.median(suggestions) - expected[rule]) < 0.08
+        assert suggestions.std() < 0.08
     assert abs(np.median([math.log10(r.phases["flat"][1]) for r in found]) - expected["flat_end"]) < 0.1
     assert abs(np.median([math.log10(r.phases["descent"][1]) for r in found]) - expected["minimum"]) < 0.1
     assert abs(np.median([math.log10(r.phases["divergence"][0]) for r in found]) - expected["divergence"]) < 0.2
@@ -135,13 +144,13 @@ def test_candidates_bounds_interval_and_confidence() -> None:
     assert r.suggestion is not None
     assert r.bounds is not None
     assert r.interval is not None
-    assert r.candidates["geometric"] == r.suggestion
+    assert r.candidates["descent"] == r.suggestion
+    assert r.candidates["geometric"] == pytest.approx(math.sqrt(r.phases["flat"][1] * r.phases["descent"][1]))
     assert r.candidates["min/3"] == pytest.approx(r.phases["descent"][1] / 3)
     assert r.candidates["min/10"] == pytest.approx(r.phases["descent"][1] / 10)
     assert abs(math.log10(r.candidates["steepest"]) - MIDDLE) < 0.15
     assert abs(math.log10(r.candidates["half_drop"]) - MIDDLE) < 0.1
     assert r.bounds[0] == r.phases["flat"][1] < r.suggestion < r.bounds[1] < r.phases["divergence"][0]
-    assert r.suggestion == pytest.approx(math.sqrt(r.phases["flat"][1] * r.phases["descent"][1]))
     assert r.interval[0] <= r.suggestion <= r.interval[1]
     assert r.confidence == pytest.approx(1.0)
     noisy = analyse(*planted(60, 0.3, 3))
@@ -197,9 +206,16 @@ def test_round_trip_and_texts() -> None:
     for part in ("suggested lr", "flat", "descent", "divergence", "cyclical between"):
         assert part in text
     drawing = r.ascii(width=50, height=8)
-    assert len(drawing.splitlines()) == 9
+    assert len(drawing.splitlines()) == 10
     assert all(mark in drawing for mark in "*|[]")
     assert max(map(len, drawing.splitlines())) <= 61
+    shades = r.ascii(width=120).splitlines()[-2][11:]
+    x = np.linspace(math.log10(r.lrs[0]), math.log10(r.lrs[-1]), 120)
+    for name, shade in (("flat", "-"), ("descent", "\\"), ("divergence", "/")):
+        assert f"{shade}{name}{shade}" in shades
+        columns = [i for i, character in enumerate(shades) if character == shade]
+        assert x[columns[0]] == pytest.approx(math.log10(r.phases[name][0]), abs=0.1)
+        assert x[columns[-1]] == pytest.approx(math.log10(r.phases[name][1]), abs=0.1)
     flat = analyse(np.logspace(-5, 0, 40), np.full(40, 0.7))
     assert "no suggestion" in str(flat)
     assert "|" not in flat.ascii()

@@ -41,7 +41,7 @@ def range_test(result: RangeTestResult, ax: Axes | None = None) -> Axes:
             for index, bound in enumerate(result.bounds):
                 ax.axvline(bound, color=GREY, linestyle="--", linewidth=1.2, label=label if index == 0 else None)
         ax.set_xlabel("learning rate")
-        ax.set_ylabel("training loss")
+        ax.set_ylabel("loss")
         ax.set_title("Learning-rate range test" if result.suggestion is not None else "Range test: no suggestion")
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)  # inside it would cover a phase
     return ax
