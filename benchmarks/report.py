@@ -147,7 +147,36 @@ def optimizer_table() -> str:
     return "\n".join(lines)
 
 
-SECTIONS = {"cpu": cpu_tables, "gpu": gpu_tables, "gpu-state": gpu_state, "optimizers": optimizer_table}
+def schedule_table() -> str:
+    """Every constructor with the first sentence, the formula and the source of its docstring, by module."""
+    import inspect
+
+    from thalweg import schedules as tws
+
+    others = {name: getattr(tws, name) for name in ("one_cycle", "from_callable", "Plateau", "Greedy")}
+    lines = ["| constructor | what it is | formula | source |", "|---|---|---|---|"]
+    families: dict[str, list[str]] = {}
+    for name, made in {**tws.CONSTRUCTORS, **others}.items():
+        doc = inspect.getdoc(made) or ""
+        words, _, formula = doc.partition("\n")[0].rstrip(".").partition(": :math:")
+        formula = (re.search(r":math:(`[^`]*`)", doc) or re.search(r"\.\. math:: ((?:.+\n)+)", doc) or [doc, ""])[1]
+        formula = " ".join(formula.strip("`").split()).replace("|", r"\vert ")
+        source = doc.partition("References:")[2].strip()
+        cells = [f"`{name}`", re.sub(r":math:(`[^`]*`)", r"$\1$", words), f"$`{formula}`$" if formula else "–"]
+        cells.append(" ".join(source.split()).rstrip(".") or "–")
+        families.setdefault(made.__module__.rpartition(".")[2], []).append(f"| {' | '.join(cells)} |")
+    for family in ("shapes", "decays", "piecewise", "restarts", "cycles", "one_cycle", "wsd", "warmup", "noise"):
+        lines += families.pop(family)
+    return "\n".join([*lines, *(line for rest in families.values() for line in rest)])
+
+
+SECTIONS = {
+    "cpu": cpu_tables,
+    "gpu": gpu_tables,
+    "gpu-state": gpu_state,
+    "optimizers": optimizer_table,
+    "schedules": schedule_table,
+}
 
 
 def render(text: str) -> str:

@@ -262,12 +262,12 @@ def tanh(lr: float, total_steps: Steps, lower: float = -7.0, upper: float = 3.0,
 
 @constructor
 def flat_cosine(lr: float, total_steps: Steps, pct_start: float = 0.75, eta_min: float = 0.0) -> Schedule:
-    r"""Flat, then half a cosine wave: :math:`f(t) = lr` up to :math:`t = pct\cdot T`, then down to :math:`\eta_{min}` at T.
+    r"""Flat, then half a cosine wave: :math:`f(t) = \eta_{min} + (lr - \eta_{min})(1 + \cos(\pi\max(0, t/T - s)/(1 - s)))/2`.
 
     Args:
         lr: Value of the flat part.
         total_steps: Length T in steps.
-        pct_start: Share of the flat part, in [0, 1]; the wave may begin between two steps.
+        pct_start: Share s of the flat part, in [0, 1]; the wave may begin between two steps.
         eta_min: Value from step T on, at most `lr`.
 
     Returns:
