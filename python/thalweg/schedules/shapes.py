@@ -122,7 +122,7 @@ def polynomial(
         eta_min: Value from the end on, at most `lr`.
         end: "exclusive": T = total_steps, `eta_min` is first met after the last step. "inclusive": T = total_steps - 1, the
             last step uses `eta_min` itself.
-        k: Power of the clock, > 0: k-decay; 1 is the plain polynomial.
+        k: Power of the clock, > 0: k-decay; 1 is the plain polynomial. Both: a power above 2 multiplies rounding.
 
     Returns:
         The schedule.
@@ -163,7 +163,7 @@ def cosine(
         eta_min: Value from the end on, at most `lr`.
         end: "exclusive": T = total_steps, `eta_min` is first met after the last step. "inclusive": T = total_steps - 1, the
             last step uses `eta_min` itself.
-        exponent: Power p > 0 of the wave; 1 is the plain cosine.
+        exponent: Power p > 0 of the wave; 1 is the plain cosine; above 2 it multiplies the last digits' rounding.
         k: Power of the clock, > 0: k-decay; above 1 the rate stays high for longer.
 
     Returns:
