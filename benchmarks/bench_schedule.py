@@ -38,6 +38,33 @@ def test_scheduler_step(against: Callable[..., None], groups: int, peer_name: st
         )
 
 
+DROP_INS = {
+    "StepLR": {"step_size": 1000, "gamma": 0.99},
+    "CosineAnnealingLR": {"T_max": 10**8},
+    "OneCycleLR": {"max_lr": 0.1, "total_steps": 10**8},  # with its momentum
+}
+
+
+@pytest.mark.parametrize("groups", [1, 64])
+@pytest.mark.parametrize("name", DROP_INS)
+def test_drop_in_step(against: Callable[..., None], groups: int, name: str) -> None:
+    """The torch-named class against torch's own, with the same arguments."""
+    schedulers = []
+    for module in (tw.lr_scheduler, torch.optim.lr_scheduler):
+        params = [{"params": [torch.nn.Parameter(torch.ones(1))]} for _ in range(groups)]
+        optimizer = torch.optim.SGD(params, lr=0.1, momentum=0.9)
+        schedulers.append(getattr(module, name)(optimizer, **DROP_INS[name]))
+    ours, peer = schedulers
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no optimizer steps in between, on purpose
+        for _ in range(50):
+            ours.step()
+            peer.step()
+        np.testing.assert_allclose(ours.get_last_lr(), peer.get_last_lr(), rtol=1e-9)
+        case = f"{groups} group{'s' if groups > 1 else ''}, {name}"
+        against("drop-in scheduler.step()", case, "torch", ours.step, peer.step)
+
+
 def test_values_of_a_cosine(against: Callable[..., None]) -> None:
     n = 1_000_000
     schedule = tw.schedules.cosine(0.1, total_steps=n, eta_min=1e-3)

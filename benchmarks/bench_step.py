@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import time
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ import torch
 from torch import nn
 
 import thalweg as tw
+
+sys.path.insert(0, str(Path(__file__).parent))
+from peers import bytes_per_step
 
 # 300 tensors, about 10 M elements, sized like a ResNet's convolutions, biases and normalisations.
 RESNET = [n for width in (64, 128, 256) for n in [width] * 60 + [width * width] * 20 + [width * width * 2] * 20]
@@ -22,8 +26,6 @@ CASES: dict[str, list[int]] = {
     f"{len(RESNET)} tensors, {sum(RESNET) / 1e6:.1f} M": RESNET,
     "1 x 16 M": [16_000_000],
 }
-# bytes that must move per element: parameter, gradient and states read, parameter and states written
-BYTES = {"AdamW": 28, "SGD": 20}
 OPTIONS: dict[str, dict[str, Any]] = {"AdamW": {"lr": 1e-3}, "SGD": {"lr": 1e-3, "momentum": 0.9}}
 
 
@@ -35,22 +37,12 @@ def parameters(sizes: list[int], seed: int) -> list[nn.Parameter]:
     return params
 
 
-def copy_bandwidth() -> float:
-    """Bytes per second of a plain copy, read plus written, of 256 MB; the best of five."""
-    source, target = torch.ones(32_000_000), torch.empty(32_000_000)
-    times = []
-    for _ in range(6):
-        start = time.perf_counter()
-        target.copy_(source)
-        times.append(time.perf_counter() - start)
-    return 256e6 / min(times[1:])
-
-
 @pytest.mark.parametrize("name", ["AdamW", "SGD"])
 @pytest.mark.parametrize("case", list(CASES))
 def test_step(
-    against: Callable[..., None], thread_count: int, name: str, case: str, request: pytest.FixtureRequest
-) -> None:
+    against: Callable[..., None], copy_bandwidth: Callable[[], float], thread_count: int, name: str, case: str,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
     timed = not request.config.getoption("benchmark_disable")
     sizes = CASES[case] if timed else [min(n, 1000) for n in CASES[case][:50]]
     mine, theirs = parameters(sizes, 0), parameters(sizes, 0)
@@ -64,8 +56,8 @@ def test_step(
     elements = sum(sizes)
     more: dict[str, Any] = {}
     if timed and elements > 1_000_000:
-        bandwidth = copy_bandwidth()
-        more = {"copy_gb_s": bandwidth / 1e9, "bandwidth_share": lambda s: BYTES[name] * elements / s / bandwidth}
+        bandwidth, moved = copy_bandwidth(), bytes_per_step(ours)
+        more = {"copy_gb_s": bandwidth / 1e9, "bandwidth_share": lambda s: moved / s / bandwidth}
     against(f"{name} step", case, "torch fused", ours.step, peer.step, elements=elements, seconds=3.0, **more)
 
 
@@ -131,8 +123,9 @@ def test_schedule_in_the_step(against: Callable[..., None], thread_count: int) -
 
 @pytest.mark.parametrize("case", ["160 x 64", "300 tensors, 5.2 M", "1 x 16 M"])
 def test_everything_around_a_step(
-    against: Callable[..., None], thread_count: int, case: str, request: pytest.FixtureRequest
-) -> None:
+    against: Callable[..., None], copy_bandwidth: Callable[[], float], thread_count: int, case: str,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
     """Schedule, clipping by norm, AdamW, moving average and zeroed gradients: one call against torch's five."""
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 

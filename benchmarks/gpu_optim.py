@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from gpu_measure import Session
-from gpu_rows import Side, construct, need
-from gpu_targets import FOREACH, FUSED
-from thalweg import _core
+from gpu_rows import Side, need
+from peers import LR
 
-LR = 1e-3
 PROBED = 1 << 20  # elements of a tensor that are compared with the float64 reference
 
 
@@ -40,34 +38,7 @@ def capturable(session: Session) -> dict[str, Any]:
     return {"capturable": True} if session.cuda else {}
 
 
-def core_optimizers() -> Iterator[tuple[str, str]]:
-    """The registry's optimizers: (functor, class in thalweg.optim)."""
-    import thalweg as tw
-
-    classes = {c.core_name: c.__name__ for c in vars(tw.optim).values() if hasattr(c, "core_name")}
-    yield from ((name, classes[name]) for name in sorted(_core.optimizers()))
-
-
-def bytes_per_step(optimizer: torch.optim.Optimizer) -> int:
-    """What a step must move: parameter, gradient and states read, parameter and states written. Call it after a step."""
-    total = 0
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            states = [v for v in optimizer.state[p].values() if isinstance(v, Tensor) and v.shape == p.shape]
-            total += p.numel() * p.element_size() * 3 + sum(2 * v.numel() * v.element_size() for v in states)
-    return total
-
-
 # ---- peers --------------------------------------------------------------------------------------------------
-
-
-def torch_peers(name: str, options: dict[str, Any]) -> dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]]:
-    """Torch's class of this name: fused where torch has such a kernel for it, and foreach."""
-    cls = getattr(torch.optim, name)
-    peers = {FOREACH: lambda params: construct(cls, params, foreach=True, **options)}
-    if name in ("SGD", "Adam", "AdamW", "Adagrad"):  # torch's documentation of `fused`
-        peers = {FUSED: lambda params: cls(params, fused=True, **options), **peers}
-    return peers
 
 
 def other_adamw() -> dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]]:
@@ -107,16 +78,12 @@ class ForeachLion(torch.optim.Optimizer):
 # ---- comparing --------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
 def references() -> dict[str, Any]:
     """The float64 references that the tests use too."""
-    path = Path(__file__).parents[1] / "tests" / "reference.py"
-    spec = importlib.util.spec_from_file_location("reference", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: dict[str, Any] = module.REFERENCES
+    folder = str(Path(__file__).parents[1] / "tests")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    found: dict[str, Any] = importlib.import_module("reference").REFERENCES
     return found
 
 
@@ -124,13 +91,17 @@ class Probe:
     """Parts of the first, middle and last tensor as they are now, to be stepped in float64 later.
 
     A part of a tensor stands for the whole where elements do not depend on each other; tensors of up to PROBED
-    elements are taken whole.
+    elements are taken `whole`, and so are all where the update depends on norms.
     """
 
-    def __init__(self, params: Sequence[nn.Parameter]) -> None:
+    def __init__(self, params: Sequence[nn.Parameter], whole: bool = False) -> None:
         self.picks = sorted({0, len(params) // 2, len(params) - 1})
-        self.start = [_part(params[i]) for i in self.picks]
-        self.grads = [_part(_grad(params[i])) for i in self.picks]
+        self.part = None if whole else PROBED
+        self.start = [self._of(params[i]) for i in self.picks]
+        self.grads = [self._of(_grad(params[i])) for i in self.picks]
+
+    def _of(self, tensor: Tensor) -> np.ndarray[Any, Any]:
+        return tensor.detach().reshape(-1)[: self.part].double().cpu().numpy()
 
     def check(
         self,
@@ -146,7 +117,7 @@ class Probe:
             reference, value = references()[core_name](**options), self.start[at]
             for k in range(steps):
                 value = reference.step(value, self.grads[at] * scale, lr(k))
-            np.testing.assert_allclose(_part(params[pick]), value, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(self._of(params[pick]), value, rtol=1e-5, atol=1e-6)
 
 
 def _grad(param: nn.Parameter) -> Tensor:
@@ -154,20 +125,10 @@ def _grad(param: nn.Parameter) -> Tensor:
     return param.grad
 
 
-def _part(tensor: Tensor) -> np.ndarray[Any, Any]:
-    return tensor.detach().reshape(-1)[:PROBED].double().cpu().numpy()
-
-
 def clip_scale(params: Sequence[nn.Parameter], max_norm: float) -> float:
     """What torch's clip_grad_norm_ multiplies the gradients with, in float64."""
     total = sum(float(_grad(p).double().square().sum()) for p in params) ** 0.5
     return min(1.0, max_norm / (total + 1e-6))
-
-
-def same(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
-    """Compare all elements of two lists of parameters."""
-    a, b = (torch.cat([p.detach().reshape(-1) for p in params]) for params in (ours, theirs))
-    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 def stepping(optimizer: torch.optim.Optimizer) -> Side:

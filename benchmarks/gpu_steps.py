@@ -11,27 +11,34 @@ from torch import nn
 import thalweg as tw
 from gpu_measure import Session
 from gpu_optim import (
-    LR,
     ForeachLion,
     Probe,
-    bytes_per_step,
     capturable,
-    core_optimizers,
     in_groups,
     other_adamw,
     parameters,
-    same,
     stepping,
-    torch_peers,
 )
 from gpu_rows import Contest, Row, Side, build_peers, construct, need
-from gpu_targets import FOREACH, FUSED, REGISTRY
+from gpu_targets import REGISTRY
+from peers import (
+    FOREACH,
+    FUSED,
+    LR,
+    OPTIONS,
+    PEERS,
+    Make,
+    bytes_per_step,
+    core_optimizers,
+    same,
+    torch_forms,
+    two_phase,
+)
 
 MI = 1 << 20
 LARGE, SMALL, TINY = [16 * MI] * 10, [1024] * 1000, [64] * 10_000
 TENSOR_LR, CONSTANT = "torch fused, tensor lr, graph + scheduler", "thalweg, constant lr, graph"
 STEPS = 3  # before results are compared
-Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
 def contest(
@@ -40,7 +47,7 @@ def contest(
     """One eager step of ours against peers, after STEPS steps that lead everybody to the same float64 values."""
     sizes = session.sizes(sizes)
     mine = parameters(session, sizes)
-    probe = Probe(mine)
+    probe = Probe(mine, whole=two_phase(core_name))
     ours = construct(need("thalweg.optim", name), mine, lr=LR, **options)
     theirs: dict[str, list[nn.Parameter]] = {}
 
@@ -58,6 +65,8 @@ def contest(
         probe.check(mine, core_name, STEPS, **options)
         for peer, params in theirs.items():
             for _ in range(STEPS):
+                for p, q in zip(params, mine, strict=True):
+                    p.grad.copy_(q.grad)  # some peers write to it
                 sides[peer].run()
             same(mine, params)
 
@@ -66,11 +75,12 @@ def contest(
 
 def torch_contest(session: Session, name: str, sizes: Sequence[int], **options: Any) -> Contest:
     """Against torch's class of the same name, with the same options."""
-    return contest(session, name, name.lower(), sizes, torch_peers(name, {"lr": LR, **options}), **options)
+    peers = torch_forms(getattr(torch.optim, name), {"lr": LR, **options})
+    return contest(session, name, name.lower(), sizes, peers, **options)
 
 
 def adamw_large(session: Session) -> Contest:
-    peers = torch_peers("AdamW", {"lr": LR})
+    peers = torch_forms(torch.optim.AdamW, {"lr": LR})
     if session.cuda:
         peers["torch capturable"] = lambda params: torch.optim.AdamW(params, lr=LR, **capturable(session))
     return contest(session, "AdamW", "adamw", LARGE, {**peers, **other_adamw()})
@@ -147,7 +157,7 @@ def scheduled_graph(session: Session, sizes: Sequence[int]) -> Contest:
 def odd_sizes(session: Session) -> Contest:
     """Tensors whose number of elements is no multiple of 4, against aligned ones; torch's loss beside it."""
     odd, aligned = [MI + 1] * 200, [MI] * 200
-    built = contest(session, "AdamW", "adamw", odd, {FUSED: torch_peers("AdamW", {"lr": LR})[FUSED]})
+    built = contest(session, "AdamW", "adamw", odd, {FUSED: torch_forms(torch.optim.AdamW, {"lr": LR})[FUSED]})
     params = parameters(session, session.sizes(aligned))
     even = construct(tw.optim.AdamW, params, lr=LR)
     own_probe, check = Probe(params), built.check
@@ -193,15 +203,16 @@ def many_groups(session: Session) -> Contest:
     )
 
 
-def registered(session: Session, core_name: str, name: str) -> Contest:
-    """An optimizer of the registry, against torch's foreach form of it; alone where torch has no such class."""
-    sizes = [MI] * 160
-    if name == "Lion":
-        defaults = tw.optim.Lion([nn.Parameter(torch.ones(1))]).defaults  # type: ignore[attr-defined]
-        options = {key: defaults[key] for key in ("betas", "weight_decay")}
-        return contest(session, name, core_name, sizes, {FOREACH: lambda p: ForeachLion(p, LR, **options)})
-    peers = torch_peers(name, {"lr": LR}) if hasattr(torch.optim, name) else {}
-    return contest(session, name, core_name, sizes, peers)
+def registered(session: Session, core_name: str, cls: type[tw.optim.FusedOptimizer]) -> Contest:
+    """An optimizer of the registry, against torch's forms of it and other packages' classes, where they are installed."""
+    options = OPTIONS.get(core_name, {})
+    peers: dict[str, Make] = {peer.package: peer.build for peer in PEERS.get(core_name, ())}
+    if cls is tw.optim.Lion:
+        defaults = cls([nn.Parameter(torch.ones(1))]).defaults
+        lion = {key: defaults[key] for key in ("betas", "weight_decay")}
+        peers = {FOREACH: lambda params: ForeachLion(params, LR, **lion), **peers}
+    peers = {**torch_forms(cls.torch_class, {"lr": LR, **options}), **peers}
+    return contest(session, cls.__name__, core_name, LARGE, peers, **options)
 
 
 def rows() -> Iterator[Row]:
@@ -217,6 +228,6 @@ def rows() -> Iterator[Row]:
     yield Row("adamw-tiny-graph", "AdamW graph replay + schedule", "10,000 x 64", lambda s: scheduled_graph(s, TINY))
     yield Row("odd-sizes", "AdamW step, odd sizes", "200 x (1 Mi + 1)", odd_sizes)
     yield Row("many-groups", "AdamW step, one group per tensor", "465 x 64 Ki", many_groups)
-    for core_name, name in core_optimizers():
+    for core_name, cls in core_optimizers():
         if core_name not in ("sgd", "adam", "adamw"):
-            yield Row(REGISTRY, f"{name} step", "160 x 1 Mi", lambda s, c=core_name, n=name: registered(s, c, n))
+            yield Row(REGISTRY, f"{cls.__name__} step", "10 x 16 Mi", lambda s, n=core_name, c=cls: registered(s, n, c))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from peers import FOREACH, FUSED
+
 
 @dataclass(frozen=True)
 class Target:
@@ -24,7 +26,7 @@ class Target:
     peer: str | None = None
 
 
-FUSED, FOREACH, LOOP = "torch fused", "torch foreach", "hand-written loop"
+LOOP = "hand-written loop"
 SEPARATE, MODELS, DEEPCOPY = "torch: separate passes", "a loop over the models", "copy.deepcopy"
 REGISTRY = "other optimizers"  # every optimizer of the registry beyond SGD, Adam and AdamW
 

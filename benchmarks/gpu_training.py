@@ -13,9 +13,10 @@ from torch import Tensor, nn
 import thalweg as tw
 from gpu_measure import Session
 from gpu_nets import small_cnn
-from gpu_optim import LR, Probe, bytes_per_step, capturable, clip_scale, parameters, same
+from gpu_optim import Probe, capturable, clip_scale, parameters
 from gpu_rows import Contest, Row, Side, build_peers, construct, need
 from gpu_targets import SEPARATE
+from peers import LR, bytes_per_step, same
 
 STEPS, MAX_NORM, EMA = 3, 1.0, 0.999
 # GPT-2 small: the token and position tables, 12 layers, the last norm; 124 M elements in 148 tensors

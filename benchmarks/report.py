@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -48,7 +49,10 @@ def cpu_tables() -> str:
             "| what | case | threads | thalweg | peer | peer's time | ratio |",
             "|---|---|---:|---:|---|---:|---:|",
         ]
+        compact = [row for row in data["rows"] if row.get("table") == "optimizers"]
         for row in data["rows"]:
+            if row in compact:
+                continue
             extra = f" ({row['bandwidth_share']:.0%} of copy bandwidth)" if "bandwidth_share" in row else ""
             if "points_per_second" in row:
                 extra = f" ({row['points_per_second']:.3g} points/s)"
@@ -57,7 +61,36 @@ def cpu_tables() -> str:
                 f"| {duration(row['peer_us'])} | {bold_ratio(row)} |"
             )
         parts.append("\n".join(lines))
+        if compact:
+            parts.append("\n" + optimizer_rows(compact))
     return "\n".join(parts) if parts else "not yet measured"
+
+
+def optimizer_rows(rows: list[dict[str, Any]]) -> str:
+    """All optimizers in one table: a line for each peer, a column for each case and number of threads."""
+    columns = list(dict.fromkeys((row["case"], row["threads"]) for row in rows))
+    found = {(row["row"], row["peer"], row["case"], row["threads"]): row for row in rows}
+    plural = lambda n: f"{n} thread{'s' if n > 1 else ''}"  # noqa: E731
+    lines = [
+        "One step of every optimizer: how many times faster than the peer, in brackets our time and its share of copy "
+        "bandwidth.\n",
+        "| what | peer | " + " | ".join(f"{case}, {plural(threads)}" for case, threads in columns) + " |",
+        "|---|---|" + "---:|" * len(columns),
+    ]
+    for what, peer in sorted(dict.fromkeys((row["row"], row["peer"]) for row in rows)):
+        cells = [what, peer]
+        for column in columns:
+            row = found.get((what, peer, *column))
+            cells.append("–" if row is None else speed(row))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def speed(row: dict[str, Any]) -> str:
+    """The ratio, bold where thalweg is not slower, with our time and bandwidth."""
+    ratio = f"{row['ratio']:.2f}"
+    share = f", {row['bandwidth_share']:.0%}" if "bandwidth_share" in row else ""
+    return f"{f'**{ratio}**' if row['ratio'] >= 1 else ratio} ({duration(row['ours_us'])}{share})"
 
 
 SIGNS = {">=": "≥", "<=": "≤"}
@@ -132,18 +165,14 @@ def verdicts(row: dict[str, Any]) -> str:
 
 
 def optimizer_table() -> str:
-    """The registry with torch's names and the bytes of state per float32 parameter."""
-    from thalweg import _core
+    """The registry's optimizers: when to use each, its state, its source; the words are those of the docstrings."""
+    import thalweg as tw
 
-    papers = {
-        "sgd": ("SGD", "momentum, dampening, Nesterov, L2", "Sutskever et al. 2013"),
-        "adam": ("Adam", "AMSGrad, L2", "1412.6980, 1904.09237"),
-        "adamw": ("AdamW", "AMSGrad, decoupled decay", "1711.05101"),
-    }
-    lines = ["| class | options | source | state tensors |", "|---|---|---|---|"]
-    for name, info in sorted(_core.optimizers().items()):
-        title, options, paper = papers[name]
-        lines.append(f"| `thalweg.optim.{title}` | {options} | {paper} | {', '.join(info['state_names'])} |")
+    classes = {c.core_name: c for c in vars(tw.optim).values() if hasattr(c, "core_name")}
+    lines = ["| algorithm | when to use it | state | source |", "|---|---|---:|---|"]
+    for name, info in tw._core.optimizers().items():
+        doc = inspect.getdoc(classes[name]) or ""
+        lines.append(f"| `{classes[name].__name__}` | {when(doc)} | {state_bytes(info)} | {sources(doc)} |")
     return "\n".join(lines)
 
 
@@ -161,13 +190,47 @@ def schedule_table() -> str:
         words, _, formula = doc.partition("\n")[0].rstrip(".").partition(": :math:")
         formula = (re.search(r":math:(`[^`]*`)", doc) or re.search(r"\.\. math:: ((?:.+\n)+)", doc) or [doc, ""])[1]
         formula = " ".join(formula.strip("`").split()).replace("|", r"\vert ")
-        source = doc.partition("References:")[2].strip()
+        source = doc.partition("References:")[2]
         cells = [f"`{name}`", re.sub(r":math:(`[^`]*`)", r"$\1$", words), f"$`{formula}`$" if formula else "–"]
-        cells.append(" ".join(source.split()).rstrip(".") or "–")
+        source = re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", " ".join(source.split()))
+        cells.append(source.rstrip(".") or "–")
         families.setdefault(made.__module__.rpartition(".")[2], []).append(f"| {' | '.join(cells)} |")
     for family in ("shapes", "decays", "piecewise", "restarts", "cycles", "one_cycle", "wsd", "warmup", "noise"):
         lines += families.pop(family)
     return "\n".join([*lines, *(line for rest in families.values() for line in rest)])
+
+
+def section(doc: str, name: str) -> str:
+    """The text of a docstring's section, in one line."""
+    found = re.search(rf"^{name}:\n((?:[ ]+.*\n?|\n)+)", doc, flags=re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"report: expected a section {name!r} in the docstring that begins with {doc[:60]!r}")
+    return " ".join(found.group(1).split())
+
+
+def when(doc: str) -> str:
+    """The first clause of the section Use."""
+    return re.split(r"[;:.](?: |$)", section(doc, "Use"), maxsplit=1)[0]
+
+
+def state_bytes(info: dict[str, Any]) -> str:
+    """Of the tensors that are kept for a float32 parameter; from the least to the most that its options make it keep."""
+    counts = [4 * len(kept) for kept in info["variants"]]
+    return f"{min(counts)}–{max(counts)}" if min(counts) < max(counts) else f"{counts[0]}"
+
+
+def sources(doc: str) -> str:
+    """Authors with arXiv number or year of every reference; the numbers are links."""
+    parts = []
+    # A reference begins with the authors' names and a colon.
+    for reference in re.split(r"(?<=\.) (?=[A-Z][\w-]+(?:, [A-Z][\w-]+)*: )", section(doc, "References")):
+        names = reference.split(":", 1)[0].split(", ")
+        who = " & ".join(names) if len(names) <= 2 else f"{names[0]} et al."
+        number, years = re.search(r"\d{4}\.\d{4,5}", reference), re.findall(r"\b(?:19|20)\d\d\b", reference)
+        if number is None and not years:
+            raise SystemExit(f"report: expected an arXiv number or a year in the reference {reference!r}")
+        parts.append(f"{who} [{number[0]}](https://arxiv.org/abs/{number[0]})" if number else f"{who} {years[-1]}")
+    return ", ".join(parts)
 
 
 SECTIONS = {

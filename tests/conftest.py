@@ -1,8 +1,7 @@
-"""Shared by all tests: random generators, instruction sets, one report header; stands in sanitized modules if asked."""
+"""Shared by all tests: random generators, instruction sets, one report header."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -12,29 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-
-def _stand_in(folder: Path) -> None:
-    """Load _core and _testing from `folder` (a build with sanitizers) before thalweg asks for them."""
-    for name in ("_core", "_testing"):
-        (path,) = folder.glob(f"{name}.*.so")
-        spec = importlib.util.spec_from_file_location(f"thalweg.{name}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[f"thalweg.{name}"] = module
-        spec.loader.exec_module(module)
-
-
-if folder := os.environ.get("THALWEG_TEST_MODULES"):
-    _stand_in(Path(folder))
-
-import thalweg  # noqa: E402
-
-for _name in ("_core", "_testing"):  # an import that finds a loaded module does not set the package's attribute
-    if f"thalweg.{_name}" in sys.modules:
-        setattr(thalweg, _name, sys.modules[f"thalweg.{_name}"])
-
-from thalweg import _core  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parent))
+import stand_in  # noqa: F401  # before thalweg
+from thalweg import _core
 
 
 def pytest_report_header() -> list[str]:

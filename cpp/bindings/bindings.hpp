@@ -7,6 +7,7 @@ namespace thalweg::bindings {
 
 void bind_info(pybind11::module_& module);
 void bind_schedule(pybind11::module_& module);
+void bind_rates(pybind11::module_& module);
 void bind_step(pybind11::module_& module);
 void bind_landscape(pybind11::module_& module);
 void bind_reducer(pybind11::module_& module);

@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, module) {
   thalweg::bindings::bind_torch_border(module);
   thalweg::bindings::bind_info(module);
   thalweg::bindings::bind_schedule(module);
+  thalweg::bindings::bind_rates(module);
   thalweg::bindings::bind_step(module);
   thalweg::bindings::bind_landscape(module);
 }

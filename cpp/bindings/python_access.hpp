@@ -59,11 +59,11 @@ inline const Names& names() {
   return *kNames;
 }
 
-// param.grad; plain tensors and Parameters skip the search through their classes.
-inline pybind11::object grad_of(PyObject* param) {
+// param.grad; plain tensors, Parameters and DTensors skip the search through their classes.
+inline pybind11::object grad_of(PyObject* param, bool is_dtensor) {
   const Names& known = names();
   PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(param));
-  const bool plain = type == known.parameter.ptr() || type == known.tensor.ptr();
+  const bool plain = is_dtensor || type == known.parameter.ptr() || type == known.tensor.ptr();
   PyObject* descriptor = known.grad_descriptor.ptr();
   const descrgetfunc get = Py_TYPE(descriptor)->tp_descr_get;
   pybind11::object grad = pybind11::reinterpret_steal<pybind11::object>(

@@ -20,16 +20,6 @@ std::pair<std::string, int> key_of(const std::string& hyper) {
   return {hyper.substr(0, hyper.size() - 1) + "s", last - '1'};
 }
 
-// Python below 3.12 numbers every state of every dict; equal numbers mean the same dict with the same values.
-std::uint64_t version_of(PyObject* dict) {
-#if PY_VERSION_HEX < 0x030C0000
-  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
-#else
-  static_cast<void>(dict);
-  return 0;
-#endif
-}
-
 // Hints alone, never read for a result: what a step needs of the parameters is scattered over the heap. The third
 // word of a tensor object is where torch keeps the pointer to the tensor's own structure.
 constexpr std::size_t kObjectsAhead = 12;
@@ -82,6 +72,7 @@ int TensorTable::step(const py::list& groups, const py::dict& state, const py::l
     rebuild(groups);
     collect_gradients(groups);
   }
+  if (!meshed_.empty()) localize();
   try {
     Pass pass = gather(outer_state_same(state));
     if (pass == Pass::kStatesChanged) {
@@ -112,13 +103,15 @@ void TensorTable::rebuild(const py::list& groups) {
   for (std::size_t g = 0; g < groups.size(); ++g) {
     for (const py::handle param : py::reinterpret_borrow<py::list>(item_of(groups[g].ptr(), names().params))) {
       Hot hot;
-      hot.param = param.ptr();
+      hot.param = hot.memory = param.ptr();
       hot.group = static_cast<std::int32_t>(g);
       hot_.push_back(hot);
       owned_.push_back({py::reinterpret_borrow<py::object>(param), {}, hold_accumulator(param), {}, {}, {}});
     }
   }
   checks_.assign(hot_.size(), Check{});
+  listed_.clear();
+  find_meshed();
 }
 
 void TensorTable::read_group(const py::dict& group, const py::handle& plans, Group& out) {
@@ -155,34 +148,6 @@ void TensorTable::read_group(const py::dict& group, const py::handle& plans, Gro
   out.states = info_.variants[static_cast<std::size_t>(out.variant)];
 }
 
-// optimizer.state holds the same inner dicts under the same parameters, in the same order.
-bool TensorTable::outer_state_same(const py::dict& state) const {
-  if (static_cast<std::size_t>(PyDict_Size(state.ptr())) != outer_.size()) return false;
-  Py_ssize_t position = 0;
-  PyObject* key = nullptr;
-  PyObject* value = nullptr;
-  for (const auto& [known_key, known_value] : outer_)
-    if (PyDict_Next(state.ptr(), &position, &key, &value) == 0 || key != known_key || value != known_value)
-      return false;
-  return true;
-}
-
-bool TensorTable::inner_state_same(std::size_t n) {
-  Check& check = checks_[n];
-  PyObject* inner = hot_[n].inner;
-  if (check.version != 0 && check.version == version_of(inner)) return true;
-  Py_ssize_t position = 0;
-  PyObject* key = nullptr;
-  PyObject* value = nullptr;
-  if (PyDict_Size(inner) != check.count) return false;
-  for (Py_ssize_t i = 0; i < check.count; ++i) {
-    const PyObject* known = i < kMaxKeys ? check.values[i] : owned_[n].values[static_cast<std::size_t>(i)].ptr();
-    if (PyDict_Next(inner, &position, &key, &value) == 0 || value != known) return false;
-  }
-  check.version = version_of(inner);
-  return true;
-}
-
 // Reads every parameter's gradient object; false when the param groups hold other parameters than the table.
 bool TensorTable::collect_gradients(const py::list& groups) {
   grads_.clear();
@@ -199,7 +164,7 @@ bool TensorTable::collect_gradients(const py::list& groups) {
         __builtin_prefetch(hot_[n + kObjectsAhead].inner);
         prefetch_tensor(hot_[n + kContentsAhead].param);
       }
-      grads_.push_back(grad_of(hot_[n].param));
+      grads_.push_back(grad_of(hot_[n].param, hot_[n].memory != hot_[n].param));
     }
   }
   return n == hot_.size();
@@ -226,7 +191,7 @@ TensorTable::Pass TensorTable::gather(bool states_known) {
     TensorView p, d;
     try {
       d = view_of(grads_[n].ptr());
-      p = view_of(hot.param);
+      p = view_of(hot.memory);
     } catch (const py::error_already_set&) {  // sparse, meta and other tensors without plain memory
       refuse(n);
     }
@@ -242,7 +207,7 @@ TensorTable::Pass TensorTable::gather(bool states_known) {
     // A state tensor whose .data was swapped keeps its identity: one parameter per step has its addresses read anew.
     const std::size_t sample = active_[recheck_++ % active_.size()];
     const Hot before = hot_[sample];
-    if (keeps_state(sample) && (!fits(sample, view_of(before.param)) ||
+    if (keeps_state(sample) && (!fits(sample, view_of(before.memory)) ||
                                 !std::equal(std::begin(before.states), std::end(before.states), hot_[sample].states)))
       same = false;
   }
@@ -261,7 +226,9 @@ void TensorTable::add_item(std::size_t n, const TensorView& param, const TensorV
   item.ema_dtype = param.ref.dtype == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
   item.master = hot.master;
   item.ema = hot.ema;
-  item.place = static_cast<std::uint32_t>(n);
+  item.place = static_cast<std::uint32_t>(n) + hot.shard;
+  item.norm_class = hot.norm_class;
+  item.mesh_slot = hot.norm_class == 0 ? -1 : hot.mesh_slot;
   item.grad_write = grad_write_;
   item.stochastic = options_.stochastic_rounding && param.ref.dtype == DType::kBFloat16 && hot.master == nullptr;
   item.variant = static_cast<std::int16_t>(groups_[static_cast<std::size_t>(hot.group)].variant);

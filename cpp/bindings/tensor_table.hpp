@@ -30,6 +30,12 @@ struct TableOptions {
   std::int32_t state_dtype = -1;  // a DType; -1: float32 beside master weights, otherwise as the parameter
 };
 
+// True for a torch.distributed.tensor.DTensor and for no other class.
+bool is_dtensor(const pybind11::handle& value);
+
+// The tensor that has the memory: a DTensor's local tensor, any other tensor itself.
+pybind11::object memory_of(const pybind11::handle& tensor);
+
 class TensorTable {
  public:
   // `owner`, the optimizer, is asked for what only Python can do (a weak reference is kept):
@@ -41,6 +47,13 @@ class TensorTable {
   //   _clock(param)                int64 on its device: the updates that the schedules have seen there
   //   _count_of(param, first)      its number of steps on the device, where torch's state has no such entry
   //   _control(param)              None, or what StepControl holds, as tensors on its device
+  //   _mesh_place(param)           of a DTensor: its class, whose squares are added over the same processes (0: none),
+  //                                and which of the different shards this process has
+  //   _aligned_grad(param)         its gradient, sharded as the parameter is
+  //   _sharded_alike(a, b)         whether two DTensors have the same local part of the same shape here
+  //   _sum_over_mesh(numbers)      of each class but 0 a list: its elements' sums over the processes of the class
+  //   _shared_sums(param, slots)   on its device a float64 per class, and two zeros for each of the classes' slots
+  //   _add_shared(param, measured) turns the first ones, or the others, into sums over the processes of each class
   //   _explain(group, index)       raise the error that names the parameter, because the core refuses it
   TensorTable(const std::string& optimizer, const pybind11::object& owner, const TableOptions& options);
 
@@ -59,15 +72,19 @@ class TensorTable {
 
   struct Hot {  // what every step reads of one parameter
     PyObject* param = nullptr;
-    PyObject* inner = nullptr;  // optimizer.state[param]; null while there is none
-    void* seen = nullptr;       // address of the parameter when the states were looked up
+    PyObject* memory = nullptr;  // the tensor that has its memory: itself, or a DTensor's local tensor
+    PyObject* inner = nullptr;   // optimizer.state[param]; null while there is none
+    void* seen = nullptr;        // address of the parameter when the states were looked up
     void* states[kMaxStates] = {};
     void* master = nullptr;
     void* ema = nullptr;
     ScalarStates scalars;  // first torch's 0-d `step`, or what _count_of gave
     std::int32_t group = 0;
-    std::int32_t device = -1;  // -1 host, otherwise the CUDA ordinal
-    bool first = false;        // its states were created in this step
+    std::int32_t device = -1;     // -1 host, otherwise the CUDA ordinal
+    bool first = false;           // its states were created in this step
+    std::int16_t norm_class = 0;  // see _mesh_place
+    std::int32_t mesh_slot = -1;  // see number_slots()
+    std::uint32_t shard = 0;      // its number, in bits that no place of a parameter reaches
   };
   struct Check {                      // the values of `inner`, in its order
     PyObject* values[kMaxKeys] = {};  // borrowed from Owned::values, which has them all
@@ -80,6 +97,11 @@ class TensorTable {
     pybind11::object count;        // what _count_of gave
     std::vector<pybind11::object> values;
     std::vector<pybind11::object> aliases;  // detached views: the cached addresses never dangle
+  };
+  struct Meshed {  // what a parameter that is a DTensor looked like last
+    std::size_t place = 0;
+    pybind11::object spec, local;
+    pybind11::object grad_spec;  // another that shards alike
   };
   struct Group {
     std::int32_t variant = 0;
@@ -137,6 +159,20 @@ class TensorTable {
   pybind11::object owner() const;
   [[noreturn]] void refuse(std::size_t n) const;
 
+  // tensor_table_mesh.cpp
+  void find_meshed();
+  void localize();
+  void number_slots();
+  MeshSums shared_on(const Device& device);
+  pybind11::object local_gradient(Meshed& meshed, const pybind11::object& grad);
+  using ClassSums = std::vector<std::vector<double>>;  // numbers of each class
+  double grad_squares(int num_threads);
+  void measure_over_mesh();
+  void sum_over_mesh(ClassSums& sums);
+  std::size_t host_place();
+  bool sharded_alike(std::size_t n, const pybind11::handle& state) const;
+  bool spans_mesh() const { return norm_classes_ > 1; }
+
   // tensor_table_cuda.cpp
   Device& device_of(std::size_t n);
   void add_cuda_item(std::size_t n, const StepItem& item);
@@ -159,6 +195,9 @@ class TensorTable {
   std::vector<std::pair<PyObject*, PyObject*>> outer_;  // (key, value) at each place of optimizer.state
 
   std::deque<Device> devices_;
+  std::vector<Meshed> meshed_;
+  std::size_t norm_classes_ = 1;
+  std::vector<std::int32_t> slots_{0};  // of each class
 
   // of this step
   bool capturing_ = false;

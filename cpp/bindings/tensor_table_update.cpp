@@ -20,7 +20,7 @@ StepControl TensorTable::control_for(const py::object& param) {
   if (given.is_none()) return control;
   const auto [max_norm, max_value, skips, seed, grad_scale, found_inf, found_inf_out, norm_out] = given.cast<
       std::tuple<py::object, py::object, bool, std::uint64_t, py::object, py::object, py::object, py::object>>();
-  const std::int32_t device = view_of(param.ptr()).ref.device;
+  const std::int32_t device = view_of(memory_of(param).ptr()).ref.device;
   const auto scalar = [device](const py::object& tensor, DType dtype, const char* what) {
     return scalar_address(tensor, dtype, device, what);
   };
@@ -40,7 +40,8 @@ StepControl TensorTable::control_for(const py::object& param) {
 void TensorTable::read_controls(bool controlled) {
   control_ = StepControl{};
   for (Device& device : devices_) device.control = StepControl{};
-  if (!controlled || active_.empty()) return;
+  if (!controlled || (active_.empty() && !spans_mesh())) return;
+  const std::size_t host = host_place();
   std::size_t places = 0;
   bool needs_norm = false;
   for (Device& device : devices_) {
@@ -48,9 +49,8 @@ void TensorTable::read_controls(bool controlled) {
     places += device.items.empty() ? 0 : 1;
     needs_norm = needs_norm || device.control.needs_norm;
   }
-  if (!items_.empty()) {
-    const auto on_host = [this](std::size_t n) { return hot_[n].device < 0; };
-    control_ = control_for(owned_[*std::find_if(active_.begin(), active_.end(), on_host)].param);
+  if (host < hot_.size()) {
+    control_ = control_for(owned_[host].param);
     ++places;
     needs_norm = needs_norm || control_.needs_norm;
   }
@@ -67,17 +67,18 @@ void TensorTable::update_devices() {
   for (Device& device : devices_) {
     auto* clock = static_cast<std::int64_t*>(view_of(device.clock.ptr()).ref.data);
     void* stream = current_stream(device.ordinal);
+    const MeshSums mesh = shared_on(device);
     const py::gil_scoped_release release;
     device.steps->step(device.items.data(), device.items.size(), device.groups.data(), device.groups.size(),
-                       device.control, clock, stream);
+                       device.control, clock, stream, mesh);
   }
 }
 
 // The host's part of a step, without the GIL; false when it is skipped.
 bool TensorTable::update_host(int num_threads, const StepControl& control, std::int64_t schedule_step) {
-  if (items_.empty()) return true;
+  if (items_.empty() && !(spans_mesh() && (control.needs_norm || info_.two_phase))) return true;
   const py::gil_scoped_release release;
-  const double squares = control.needs_norm ? grad_squares_cpu(items_.data(), items_.size(), num_threads) : 0.0;
+  const double squares = control.needs_norm ? grad_squares(num_threads) : 0.0;
   const StepVerdict verdict = judge(control, squares, schedule_step);
   report(control, verdict);
   if (verdict.skip) {
@@ -93,6 +94,7 @@ bool TensorTable::update_host(int num_threads, const StepControl& control, std::
   sums_.resize(items_.size());
   own_scalars_.resize(items_.size());
   measure_cpu(optimizer_, items_.data(), items_.size(), scalars_.data(), verdict, num_threads, sums_.data());
+  if (spans_mesh()) measure_over_mesh();
   adapt(optimizer_, items_.data(), items_.size(), scalars_.data(), sums_.data(), own_scalars_.data());
   step_cpu(optimizer_, items_.data(), items_.size(), own_scalars_.data(), verdict, num_threads);
   return true;
@@ -153,9 +155,12 @@ void TensorTable::finish() {
     for (std::size_t k = 1; k < scalar_keys_.size(); ++k)
       write_scalar(hot.scalars.at[k], (hot.scalars.wide >> k & 1) != 0, done.after[k - 1]);
   }
-  if (listed_ != active_ || updated_.size() != active_.size()) {
+  if (listed_ != active_ || active_.empty()) {
     updated_ = py::list();
-    for (const std::size_t n : active_) updated_.append(owned_[n].param);
+    for (const std::size_t n : active_) {
+      updated_.append(owned_[n].param);
+      if (hot_[n].memory != hot_[n].param) updated_.append(py::handle(hot_[n].memory));
+    }
     listed_ = active_;
   }
   if (!substitutes_.empty()) {

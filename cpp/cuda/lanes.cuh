@@ -15,4 +15,15 @@ inline __device__ void fold_lanes(double* lanes) {
   __syncthreads();
 }
 
+// The sum of parts [count], in lanes [kNormLanes]; every thread gets it.
+inline __device__ double sum_of_parts(const double* parts, std::int64_t count, double* lanes) {
+  for (int lane = threadIdx.x; lane < kNormLanes; lane += kThreads) {
+    double sum = 0;
+    for (std::int64_t i = lane; i < count; i += kNormLanes) sum += parts[i];
+    lanes[lane] = sum;
+  }
+  fold_lanes(lanes);
+  return lanes[0];
+}
+
 }  // namespace thalweg::cuda

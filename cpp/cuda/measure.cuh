@@ -71,12 +71,8 @@ __device__ void adapt_item(const StepTable& table, std::int64_t i, const Measure
   memcpy(at, &scalars, sizeof(scalars));
 }
 
-// One block per tensor: its chunks' sums by lanes, folded.
-template <class Op>
-__global__ __launch_bounds__(kThreads, 1) void adapt_kernel(StepTable table) {
-  if (table.verdict->skip) return;
-  __shared__ double first[kNormLanes], second[kNormLanes];
-  const DeviceItem& item = table.items[blockIdx.x];
+// A tensor's sums: those of its chunks by lanes, folded.
+__device__ Measured<double> sums_of(const StepTable& table, const DeviceItem& item, double* first, double* second) {
   const std::int64_t chunks = (item.numel + kChunk - 1) / kChunk;
   const double* parts = table.parts + 2 * item.first_part;
   for (int lane = static_cast<int>(threadIdx.x); lane < kNormLanes; lane += kThreads) {
@@ -87,11 +83,36 @@ __global__ __launch_bounds__(kThreads, 1) void adapt_kernel(StepTable table) {
   }
   fold_lanes(first);
   fold_lanes(second);
+  return {first[0], second[0]};
+}
+
+// One block per tensor, whose sums over this process go where those over all are made.
+__global__ __launch_bounds__(kThreads, 1) void share_kernel(StepTable table, double* measured) {
+  if (table.verdict->skip) return;
+  __shared__ double first[kNormLanes], second[kNormLanes];
+  const DeviceItem& item = table.items[blockIdx.x];
+  if (item.mesh_slot < 0) return;
+  const Measured<double> sums = sums_of(table, item, first, second);
+  if (threadIdx.x != 0) return;
+  measured[2 * item.mesh_slot] = sums.first;
+  measured[2 * item.mesh_slot + 1] = sums.second;
+}
+
+// One block per tensor. measured: sums over all processes, or null where no tensor has them.
+template <class Op>
+__global__ __launch_bounds__(kThreads, 1) void adapt_kernel(StepTable table, const double* measured) {
+  if (table.verdict->skip) return;
+  __shared__ double first[kNormLanes], second[kNormLanes];
+  const DeviceItem& item = table.items[blockIdx.x];
+  const bool shared = measured != nullptr && item.mesh_slot >= 0;
+  const Measured<double> sums = shared
+                                    ? Measured<double>{measured[2 * item.mesh_slot], measured[2 * item.mesh_slot + 1]}
+                                    : sums_of(table, item, first, second);
   if (threadIdx.x != 0) return;
   if (static_cast<DType>(item.dtype) == DType::kFloat64) {
-    adapt_item<Op, double>(table, blockIdx.x, {first[0], second[0]});
+    adapt_item<Op, double>(table, blockIdx.x, sums);
   } else {
-    adapt_item<Op, float>(table, blockIdx.x, {first[0], second[0]});
+    adapt_item<Op, float>(table, blockIdx.x, sums);
   }
 }
 
@@ -99,14 +120,20 @@ __global__ __launch_bounds__(kThreads, 1) void adapt_kernel(StepTable table) {
 
 template <class Op>
 void load_measure() {
-  load(measure_kernel<Op>), load(adapt_kernel<Op>);
+  load(measure_kernel<Op>), load(share_kernel), load(adapt_kernel<Op>);
 }
 
 template <class Op>
-void launch_measure(const StepTable& table, void* stream) {
-  if (table.chunk_count == 0) return;
-  launch("the measuring kernel", measure_kernel<Op>, table.chunk_count, kThreads, stream, table);
-  launch("the adapting kernel", adapt_kernel<Op>, table.item_count, kThreads, stream, table);
+void launch_measure(const StepTable& table, const MeshSums& mesh, void* stream) {
+  const bool empty = table.chunk_count == 0;
+  if (!empty) launch("the measuring kernel", measure_kernel<Op>, table.chunk_count, kThreads, stream, table);
+  if (mesh.classes > 1) {  // also without an element here: all processes add
+    if (!empty)
+      launch("the kernel that shares sums", share_kernel, table.item_count, kThreads, stream, table, mesh.measured);
+    mesh.add(true);
+  }
+  const double* measured = mesh.measured;
+  if (!empty) launch("the adapting kernel", adapt_kernel<Op>, table.item_count, kThreads, stream, table, measured);
 }
 
 }  // namespace thalweg::cuda

@@ -29,7 +29,7 @@ struct CudaStep::Impl {};
 CudaStep::CudaStep(int, int) { refuse(); }
 CudaStep::~CudaStep() = default;
 void CudaStep::step(const CudaStepItem*, std::size_t, const StepGroup*, std::size_t, const StepControl&, std::int64_t*,
-                    void*) {}
+                    void*, const MeshSums&) {}
 void step_cuda(int, int, const StepItem*, std::size_t, const StepScalars*, const StepVerdict&, void*) { refuse(); }
 bool cuda_is_capturing(int, void*) { return false; }
 

@@ -82,9 +82,21 @@ __global__ __launch_bounds__(kThreads, 4) void norm_kernel(StepTable table) {
   if (threadIdx.x == 0) table.parts[chunk.part] = lanes[0];
 }
 
+// Block k adds the chunks' sums of class k.
+__global__ __launch_bounds__(kThreads, 1) void class_kernel(StepTable table, double* squares) {
+  __shared__ double lanes[kNormLanes];
+  const std::int64_t begin = table.part_begin[blockIdx.x];
+  const double sum = sum_of_parts(table.parts + begin, table.part_begin[blockIdx.x + 1] - begin, lanes);
+  if (threadIdx.x == 0) squares[blockIdx.x] = sum;
+}
+
 }  // namespace
 
-void load_norm() { load(norm_kernel); }
+void load_norm() { load(norm_kernel), load(class_kernel); }
+
+void launch_class_sums(const StepTable& table, int classes, double* squares, void* stream) {
+  launch("the kernel that adds a norm's classes", class_kernel, classes, kThreads, stream, table, squares);
+}
 
 void launch_norm(const StepTable& table, void* stream) {
   if (table.chunk_count > 0) launch("the norm kernel", norm_kernel, table.chunk_count, kThreads, stream, table);

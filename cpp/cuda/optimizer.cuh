@@ -10,7 +10,8 @@ template <class Op>
 struct Kernels {
   static void load();  // brings their code to the current device
   static void tick(const StepTable& table, const StepControl& control, void* stream);
-  static void measure(const StepTable& table, void* stream);  // nothing where the optimizer has one phase
+  static void measure(const StepTable& table, const MeshSums& mesh,
+                      void* stream);  // nothing where the optimizer has one phase
   static void update(const StepTable& table, void* stream);
 };
 

@@ -37,11 +37,19 @@ struct CudaStep::Impl {
   cuda::DeviceBuffer buffer;  // the eager table
   cuda::PinnedRing ring;
 
-  void run(const cuda::StepTable& table, const StepControl& control, void* stream) const {
-    if (control.needs_norm) cuda::launch_norm(table, stream);
+  void run(const cuda::StepTable& table, StepControl control, const MeshSums& mesh, void* stream) const {
+    if (control.needs_norm) {
+      cuda::launch_norm(table, stream);
+      if (mesh.classes > 1) {
+        cuda::launch_class_sums(table, mesh.classes, mesh.squares, stream);
+        mesh.add(false);
+        control.mesh_squares = mesh.squares;
+        control.norm_classes = mesh.classes;
+      }
+    }
     with_kernels(optimizer, [&](auto kernels) {
       kernels.tick(table, control, stream);
-      kernels.measure(table, stream);
+      kernels.measure(table, mesh, stream);
       kernels.update(table, stream);
     });
   }
@@ -77,11 +85,11 @@ CudaStep::CudaStep(int optimizer, int device) : impl_(std::make_unique<Impl>()) 
 CudaStep::~CudaStep() = default;
 
 void CudaStep::step(const CudaStepItem* items, std::size_t count, const StepGroup* groups, std::size_t group_count,
-                    const StepControl& control, std::int64_t* clock, void* stream) {
+                    const StepControl& control, std::int64_t* clock, void* stream, const MeshSums& mesh) {
   const cuda::DeviceGuard guard(impl_->device);
   if (!cuda::is_capturing(stream)) {
     impl_->renew_table(items, count, groups, group_count, stream);
-    return impl_->run(impl_->image.table_at(impl_->buffer.data(), clock), control, stream);
+    return impl_->run(impl_->image.table_at(impl_->buffer.data(), clock), control, mesh, stream);
   }
   cuda::StepImage image;
   image.build(items, count, groups, group_count);
@@ -91,7 +99,7 @@ void CudaStep::step(const CudaStepItem* items, std::size_t count, const StepGrou
     own.reserve(image.layout().bytes);
     cuda::copy_now(own.data(), image.data(), image.layout().uploaded);
   }
-  impl_->run(image.table_at(own.data(), clock), control, stream);
+  impl_->run(image.table_at(own.data(), clock), control, mesh, stream);
   own.leak();
 }
 
@@ -129,7 +137,7 @@ void step_cuda(int optimizer, int device, const StepItem* items, std::size_t cou
   cuda::copy_now(buffer.data() + layout.scalars, written.data(), written.size());
   const cuda::StepTable table = image.table_at(buffer.data(), reinterpret_cast<std::int64_t*>(clock.data()));
   with_kernels(optimizer, [&](auto kernels) {
-    kernels.measure(table, stream);
+    kernels.measure(table, MeshSums{}, stream);
     kernels.update(table, stream);
   });
   cuda::check(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "an update");

@@ -15,6 +15,7 @@ struct StepLayout {
   std::size_t parts = 0, scalars = 0, verdict = 0, bytes = 0;
   std::size_t item_count = 0, chunk_count = 0, group_count = 0;
   std::size_t class_begin[kNumChunkClasses + 1] = {};
+  std::int64_t part_begin[kMaxNormClasses + 1] = {};
 };
 
 inline std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -28,6 +29,27 @@ inline ChunkClass class_of(const StepItem& item) {
 inline std::size_t chunks_of(const StepItem& item) {
   return static_cast<std::size_t>((item.numel + kChunk - 1) / kChunk);
 }
+
+// Hands out the places of the items' parts in the order of additions: class after class of the norm.
+class PartPlaces {
+ public:
+  PartPlaces(const CudaStepItem* items, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) begin_[items[i].tensor.norm_class + 1] += parts_of(items[i]);
+    for (int k = 0; k < kMaxNormClasses; ++k) begin_[k + 1] += begin_[k];
+    std::copy(begin_, begin_ + kMaxNormClasses, next_);
+  }
+  std::int64_t take(const CudaStepItem& item) {  // of its first part
+    std::int64_t& next = next_[item.tensor.norm_class];
+    next += parts_of(item);
+    return next - parts_of(item);
+  }
+  const std::int64_t* begin() const { return begin_; }  // [kMaxNormClasses + 1]
+
+ private:
+  static std::int64_t parts_of(const CudaStepItem& item) { return static_cast<std::int64_t>(chunks_of(item.tensor)); }
+  std::int64_t begin_[kMaxNormClasses + 1] = {};
+  std::int64_t next_[kMaxNormClasses] = {};
+};
 
 inline DeviceItem device_item(const CudaStepItem& from, std::int64_t first_part) {
   DeviceItem item{};
@@ -48,6 +70,7 @@ inline DeviceItem device_item(const CudaStepItem& from, std::int64_t first_part)
   item.ema_dtype = static_cast<std::int8_t>(from.tensor.ema_dtype);
   item.grad_write = from.tensor.grad_write;
   item.stochastic = from.tensor.stochastic ? 1 : 0;
+  item.mesh_slot = from.tensor.mesh_slot;
   return item;
 }
 
@@ -60,11 +83,9 @@ class StepImage {
   void build(const CudaStepItem* items, std::size_t count, const StepGroup* groups, std::size_t group_count) {
     lay_out(items, count, groups, group_count);
     bytes_.assign(layout_.uploaded, 0);
-    std::int64_t parts = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      put(layout_.items, i, device_item(items[i], parts));
-      parts += static_cast<std::int64_t>(chunks_of(items[i].tensor));
-    }
+    PartPlaces parts(items, count);
+    std::copy(parts.begin(), parts.begin() + kMaxNormClasses + 1, layout_.part_begin);
+    for (std::size_t i = 0; i < count; ++i) put(layout_.items, i, device_item(items[i], parts.take(items[i])));
     write_chunks(items, count);
     for (std::size_t i = 0; i < count; ++i) put(layout_.grads, i, items[i].tensor.grad);
     plans_.clear();
@@ -88,10 +109,9 @@ class StepImage {
     for (std::size_t g = 0; g < group_count; ++g)
       for (std::size_t k = 0; k < kMaxPlans; ++k)
         if (groups[g].plans[k].words != plans_[g * kMaxPlans + k]) return false;
-    std::int64_t parts = 0;
+    PartPlaces parts(items, count);
     for (std::size_t i = 0; i < count; ++i) {
-      const DeviceItem item = device_item(items[i], parts);
-      parts += static_cast<std::int64_t>(chunks_of(items[i].tensor));
+      const DeviceItem item = device_item(items[i], parts.take(items[i]));
       if (std::memcmp(&item, bytes_.data() + layout_.items + i * sizeof(item), sizeof(item)) != 0) return false;
     }
     return true;
@@ -129,6 +149,7 @@ class StepImage {
     table.chunk_count = static_cast<std::int64_t>(layout_.chunk_count);
     for (int c = 0; c <= kNumChunkClasses; ++c)
       table.class_begin[c] = static_cast<std::int64_t>(layout_.class_begin[c]);
+    std::copy(std::begin(layout_.part_begin), std::end(layout_.part_begin), std::begin(table.part_begin));
     return table;
   }
 
@@ -188,14 +209,15 @@ class StepImage {
     layout_ = out;
   }
 
-  // In the order of their classes; `part` keeps the order of the items.
+  // In the order of their classes; `part` keeps the order of PartPlaces.
   void write_chunks(const CudaStepItem* items, std::size_t count) {
     std::size_t places[kNumChunkClasses];  // of the next chunk of each class
     std::copy(layout_.class_begin, layout_.class_begin + kNumChunkClasses, places);
-    std::int64_t part = 0;
+    PartPlaces parts(items, count);
     for (std::size_t i = 0; i < count; ++i) {
       std::size_t& place = places[class_of(items[i].tensor)];
       const std::size_t chunks = chunks_of(items[i].tensor);
+      std::int64_t part = parts.take(items[i]);
       for (std::size_t k = 0; k < chunks; ++k)
         put(layout_.chunks, place++, DeviceChunk{static_cast<std::int32_t>(i), static_cast<std::int32_t>(k), part++});
     }

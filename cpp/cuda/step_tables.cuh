@@ -32,13 +32,14 @@ struct DeviceItem {
   std::uint8_t wide_scalars;                              // ScalarStates
   GradWrite grad_write;
   std::int8_t stochastic;
-  std::int8_t unused[7];  // compared byte by byte
+  std::int8_t unused[3];   // compared byte by byte
+  std::int32_t mesh_slot;  // StepItem's
 };
 
 struct DeviceChunk {
   std::int32_t item;
   std::int32_t index;  // within the item: its elements begin at index * kChunk
-  std::int64_t part;   // its place in the order of additions, which is that of the items
+  std::int64_t part;   // its place in the order of additions: that of the items, class by class of their norm
 };
 
 struct DeviceGroup {
@@ -65,10 +66,12 @@ struct StepTable {
   std::int64_t item_count;
   std::int64_t chunk_count;
   std::int64_t class_begin[kNumChunkClasses + 1];  // where the chunks of each class begin and end
+  std::int64_t part_begin[kMaxNormClasses + 1];    // where the parts of each class of the norm begin and end
 };
 
 // The norm kernel (norm.cu); the others belong to their optimizer (optimizer.cuh).
 void load_norm();
 void launch_norm(const StepTable& table, void* stream);
+void launch_class_sums(const StepTable& table, int classes, double* squares, void* stream);  // squares: [classes]
 
 }  // namespace thalweg::cuda

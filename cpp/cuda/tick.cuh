@@ -12,14 +12,13 @@
 namespace thalweg::cuda {
 namespace {
 
-__device__ double sum_of_parts(const StepTable& table, double* lanes) {
-  for (int lane = threadIdx.x; lane < kNormLanes; lane += kThreads) {
-    double sum = 0;
-    for (std::int64_t i = lane; i < table.chunk_count; i += kNormLanes) sum += table.parts[i];
-    lanes[lane] = sum;
-  }
-  fold_lanes(lanes);
-  return lanes[0];
+// Of all gradients in all processes.
+__device__ double grad_squares(const StepTable& table, const StepControl& control, double* lanes) {
+  if (!control.needs_norm) return 0;
+  if (control.mesh_squares == nullptr) return sum_of_parts(table.parts, table.chunk_count, lanes);
+  double sum = 0;
+  for (int k = 0; k < control.norm_classes; ++k) sum += control.mesh_squares[k];
+  return sum;
 }
 
 __device__ double tensor_lr(const DeviceGroup& group) {
@@ -97,8 +96,7 @@ template <class Op>
 __global__ __launch_bounds__(kThreads, 1) void tick_kernel(StepTable table, StepControl control) {
   __shared__ double lanes[kNormLanes];
   __shared__ double rates[kThreads];
-  const double squares = control.needs_norm ? sum_of_parts(table, lanes) : 0.0;
-  const StepVerdict verdict = judge(control, squares, *table.clock);
+  const StepVerdict verdict = judge(control, grad_squares(table, control, lanes), *table.clock);
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kThreads;
   const std::int64_t end = first + kThreads < table.item_count ? first + kThreads : table.item_count;
   const int first_group = first < end ? table.items[first].group : 0;

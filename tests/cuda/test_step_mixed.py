@@ -12,7 +12,8 @@ import torch
 from thalweg import _core, _testing
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from cuda.test_step_bits import awkward, hyper_of, name_of, placed
+from cuda.test_step_bits import hyper_of, is_square, name_of, placed, values_of
+from parity.optimizer_cases import NAMES, fullest
 
 pytestmark = pytest.mark.cuda
 
@@ -48,15 +49,17 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
 def make(name: str, mix: tuple[Any, ...], n: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """One tensor's streams; states that are squares are positive."""
     param, grad, state, master, ema, _, _ = mix
-    out = {"param": awkward(n, param, generator), "grad": awkward(n, grad, generator)}
-    for i, _ in enumerate(_core.optimizers()[name]["state_names"]):
-        values = awkward(n, state, generator)
-        out[f"state{i}"] = values.abs() if i else values
+    values = values_of(name)
+    out = {"param": values(n, param, generator), "grad": values(n, grad, generator)}
+    for i, key in enumerate(_core.optimizers()[name]["state_names"]):
+        out[f"state{i}"] = values(n, state, generator)
+        if is_square(key):
+            out[f"state{i}"].abs_()
     wide = F64 if param == F64 else F32
     if master:
-        out["master"] = awkward(n, F32, generator)
+        out["master"] = values(n, F32, generator)
     if ema:
-        out["ema"] = awkward(n, wide, generator)
+        out["ema"] = values(n, wide, generator)
     return out
 
 
@@ -79,7 +82,7 @@ def describe(tensors: dict[str, torch.Tensor], mix: tuple[Any, ...], place: int)
 
 @pytest.mark.parametrize("offset", [0, 1, 8])
 @pytest.mark.parametrize("mix", list(MIXES))
-@pytest.mark.parametrize(("name", "options"), [("sgd", {"momentum": 0.9}), ("sgd", {}), ("adamw", {"amsgrad": True})])
+@pytest.mark.parametrize(("name", "options"), [("sgd", {}), *((name, fullest(name)) for name in NAMES)])
 def test_update_has_the_bits_of_the_cpu(
     device: torch.device, name: str, options: dict[str, Any], mix: str, offset: int
 ) -> None:
@@ -97,6 +100,7 @@ def test_update_has_the_bits_of_the_cpu(
             "ema_decay": 0.9,
             "seed": 11.0,
             "unscale": 0.7,
+            "scalar_states": [0.5] * len(_core.optimizers()[name]["scalar_names"]),
         }
         _testing.step_cpu(name, hyper, arguments, [describe(t, MIXES[mix], i) for i, t in enumerate(here)], 1)
         _testing.step_cuda(name, hyper, arguments, [describe(t, MIXES[mix], i) for i, t in enumerate(there)], 0, 0)

@@ -12,21 +12,35 @@ from typing import Any
 import pytest
 import torch
 
+import thalweg as tw
+
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(FOLDER))  # its scripts import each other by name
 try:
-    gpu, facts, measure, optim, report, rows, run_gpu, targets = (
+    gpu, facts, measure, optim, peers, report, rows, run_gpu, steps, targets = (
         importlib.import_module(name)
         for name in (
-            "gpu", "gpu_conditions", "gpu_measure", "gpu_optim", "report", "gpu_rows", "run_gpu", "gpu_targets",
+            "gpu",
+            "gpu_conditions",
+            "gpu_measure",
+            "gpu_optim",
+            "peers",
+            "report",
+            "gpu_rows",
+            "run_gpu",
+            "gpu_steps",
+            "gpu_targets",
         )
-    )  # fmt: skip
+    )
 finally:
     sys.path.remove(str(FOLDER))
 
 ROWS = gpu.all_rows(quick=True)
 # What other versions and machines may lack; all else has to be there.
-MAY_BE_ABSENT = ("ema_decay", "apex", "transformer_engine", "bitsandbytes")
+MAY_BE_ABSENT = (
+    "ema_decay", "apex", "transformer_engine", "bitsandbytes",
+    *(peer.module.partition(".")[0] for others in peers.PEERS.values() for peer in others), "torchvision",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -59,8 +73,22 @@ def test_every_target_has_its_row() -> None:
 
 
 def test_every_optimizer_of_the_registry_has_a_row() -> None:
-    for _, name in optim.core_optimizers():
-        assert any(row.what.startswith(f"{name} ") for row in ROWS) or name == "Adam", name
+    for _, cls in peers.core_optimizers():
+        assert any(row.what.startswith(f"{cls.__name__} ") for row in ROWS) or cls is tw.optim.Adam, cls
+
+
+def test_tables_of_peers_and_options_name_optimizers_of_the_registry() -> None:
+    assert {*peers.PEERS, *peers.OPTIONS} <= {name for name, _ in peers.core_optimizers()}
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", [name for name, _ in peers.core_optimizers()])
+def test_a_part_of_a_tensor_stands_for_it_unless_norms_are_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optim, "PROBED", 5)
+    make = dict(peers.core_optimizers())[name].__name__
+    options = peers.OPTIONS.get(name, {})
+    fight = steps.contest(measure.Session(dry=True), make, name, [100, 7], {}, **options)
+    fight.check()
 
 
 def contest(**changes: Any) -> Any:

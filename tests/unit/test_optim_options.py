@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from cuda import test_hyper_schedules, test_low_precision
 from cuda.test_step_bits import hyper_of
 from cuda.test_step_mixed import MIXES, SIZES, describe, make, same
+from parity.optimizer_cases import NAMES, fullest
 
 
 @pytest.fixture
@@ -32,12 +33,14 @@ for _module in (test_low_precision, test_hyper_schedules):
 
 
 @pytest.mark.parametrize("mix", list(MIXES))
-@pytest.mark.parametrize(("name", "options"), [("sgd", {"momentum": 0.9}), ("adamw", {"amsgrad": True})])
+@pytest.mark.parametrize(("name", "options"), [(name, fullest(name)) for name in NAMES], ids=NAMES)
 def test_bits_do_not_depend_on_instruction_set_or_threads(name: str, options: dict[str, Any], mix: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    start = [make(name, MIXES[mix], n, generator) for n in (*SIZES, 70_001)]
+    sizes = (*SIZES, 70_001) if name in ("sgd", "adamw") else (0, 1, 9, 1023, 8201)  # the loops' threads are the same
+    start = [make(name, MIXES[mix], n, generator) for n in sizes]
     hyper, before = hyper_of(name, options), _core.isa_active()
-    arguments = {"lr": 0.01, "step": 3.0, "grad_scale": 0.3, "ema_decay": 0.9, "seed": 5.0}
+    arguments: dict[str, Any] = {"lr": 0.01, "step": 3.0, "grad_scale": 0.3, "ema_decay": 0.9, "seed": 5.0}
+    arguments["scalar_states"] = [0.5] * len(_core.optimizers()[name]["scalar_names"])
     results = []
     try:
         for isa in _core.isa_supported():

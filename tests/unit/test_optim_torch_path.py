@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import thalweg as tw
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from parity.optimizer_cases import CLASSES, NAMES, class_of, torch_of
+from reference import REFERENCES
+
 PAIRS = [
-    pytest.param(tw.optim.SGD, torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.1}, id="SGD"),
-    pytest.param(tw.optim.Adam, torch.optim.Adam, {"amsgrad": True, "weight_decay": 0.1}, id="Adam"),
-    pytest.param(tw.optim.AdamW, torch.optim.AdamW, {"maximize": True}, id="AdamW"),
+    pytest.param(class_of(name), torch_of(name), REFERENCES[name].cases[1], id=CLASSES[name])
+    for name in NAMES
+    if torch_of(name)
 ]
 
 
@@ -58,21 +65,29 @@ def test_complex_parameters(ours: Any, theirs: Any, options: dict[str, Any]) -> 
     assert_same_states(one, two)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_sparse_gradients_of_sgd(momentum: float) -> None:
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"),
+    [
+        (tw.optim.SGD, torch.optim.SGD, {}),
+        (tw.optim.SGD, torch.optim.SGD, {"momentum": 0.9}),
+        (tw.optim.Adagrad, torch.optim.Adagrad, {"lr_decay": 0.1, "initial_accumulator_value": 0.5}),
+    ],
+)
+def test_sparse_gradients(ours: Any, theirs: Any, options: dict[str, Any]) -> None:
     tables = [nn.Embedding(6, 2, sparse=True) for _ in range(2)]
     tables[1].load_state_dict(tables[0].state_dict())
-    pairs = zip((tw.optim.SGD, torch.optim.SGD), tables, strict=True)
-    optimizers = [kind(table.parameters(), lr=0.1, momentum=momentum) for kind, table in pairs]
+    pairs = zip((ours, theirs), tables, strict=True)
+    optimizers = [kind(table.parameters(), lr=0.1, **options) for kind, table in pairs]
     for k in range(4):
         for optimizer, table in zip(optimizers, tables, strict=True):
             optimizer.zero_grad()
             table(torch.tensor([k, k, 5])).square().sum().backward()
             assert table.weight.grad.is_sparse
-            optimizer.step()
+            with torch.sparse.check_sparse_tensor_invariants():
+                optimizer.step()
     torch.testing.assert_close(tables[0].weight, tables[1].weight, rtol=0, atol=0)
     for table, optimizer in zip(tables, optimizers, strict=True):
-        if momentum == 0:  # otherwise its buffer is sparse by now, to which torch adds nothing dense either
+        if "momentum" not in options:  # otherwise its buffer is sparse by now, to which torch adds nothing dense either
             table.weight.grad = torch.ones(6, 2)
             optimizer.step()
     torch.testing.assert_close(tables[0].weight, tables[1].weight)
@@ -100,9 +115,14 @@ def test_differentiable_steps(ours: Any, theirs: Any, options: dict[str, Any]) -
             optimizer.step()
         return torch.cat([g.reshape(-1) for g in torch.autograd.grad(p.square().sum(), (start, scale))])
 
-    gradient = gradient_of(ours)
-    assert float(gradient.abs().min()) > 0
-    torch.testing.assert_close(gradient, gradient_of(theirs), rtol=0, atol=0)
+    try:
+        expected = gradient_of(theirs)
+    except RuntimeError as error:  # of Adamax and Rprop torch cannot follow the second step either
+        with pytest.raises(RuntimeError, match=re.escape(str(error)[:60])):
+            gradient_of(ours)
+        return
+    assert float(expected.abs().min()) > 0
+    torch.testing.assert_close(gradient_of(ours), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("ours", "theirs", "options"), PAIRS)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +18,12 @@ from torch.optim._stateless import swap_in_optimizer_params_and_state
 
 import thalweg as tw
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from parity.optimizer_cases import CLASSES, NAMES, class_of, fullest, torch_of
+from reference import REFERENCES
+
 PAIRS = [
-    pytest.param(tw.optim.SGD, torch.optim.SGD, {"momentum": 0.9}, id="SGD"),
-    pytest.param(tw.optim.Adam, torch.optim.Adam, {"weight_decay": 0.1}, id="Adam"),
-    pytest.param(tw.optim.AdamW, torch.optim.AdamW, {"amsgrad": True}, id="AdamW"),
+    pytest.param(class_of(name), torch_of(name), fullest(name), id=CLASSES[name]) for name in NAMES if torch_of(name)
 ]
 
 
@@ -175,8 +179,8 @@ def test_decay_of_two_kinds_is_refused_and_adamw_stays_decoupled() -> None:
 @pytest.mark.parametrize(("ours", "theirs", "options"), PAIRS)
 @pytest.mark.parametrize("hyper", ["lr", "weight_decay", "betas"])
 def test_tensor_hyper_parameters(ours: Any, theirs: Any, options: dict[str, Any], hyper: str) -> None:
-    if hyper == "betas" and ours is tw.optim.SGD:
-        pytest.skip("SGD has no betas")
+    if hyper not in ours([nn.Parameter(torch.ones(1))]).defaults:
+        pytest.skip(f"{ours.__name__} has no {hyper}")
 
     def use(kind: Any, values: list[nn.Parameter]) -> Any:
         given = {"lr": torch.tensor([0.1]), "weight_decay": torch.tensor(0.1)}
@@ -212,7 +216,10 @@ def test_bad_groups_are_torchs_errors(kind: Any, group: Any, error: type[Excepti
 
 @pytest.mark.parametrize(("ours", "theirs", "options"), PAIRS)
 def test_swapped_and_assigned_parameters(ours: Any, theirs: Any, options: dict[str, Any]) -> None:
-    options = {**options, "weight_decay": 0.0}  # torch's decay would change a gradient in the parameter's own memory
+    options = {
+        **options,
+        **REFERENCES[ours.core_name].still,
+    }  # torch's decay would change a gradient in the parameter's own memory
 
     def use(kind: Any, values: list[nn.Parameter]) -> None:
         optimizer = kind(values, lr=0.1, **options)

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -54,6 +55,8 @@ struct StepItem {
   std::int32_t scalars = 0;       // index into the scalars
   std::uint32_t place = 0;        // of the parameter in its optimizer; keys stochastic rounding
   std::int16_t variant = 0;
+  std::int16_t norm_class = 0;    // tensors whose squares are added over the same processes; 0: over this one alone
+  std::int32_t mesh_slot = -1;    // of the sums of a tensor in another class, see MeshSums
   DType dtype = DType::kFloat32;  // of param
   DType grad_dtype = DType::kFloat32;
   DType state_dtype = DType::kFloat32;
@@ -120,6 +123,17 @@ struct CudaStepItem {
   std::int32_t group = 0;
 };
 
+constexpr int kMaxNormClasses = 8;  // StepItem::norm_class is below
+
+// What a step shares with other processes: numbers on the device that become sums over the processes of their class
+// between two kernels.
+struct MeshSums {
+  int classes = 1;                         // 1: nothing is shared
+  double* squares = nullptr;               // [classes] of the gradients
+  double* measured = nullptr;              // [2 * slots] zeros, where the optimizer has two phases
+  std::function<void(bool measured)> add;  // puts the additions onto the stream of the step
+};
+
 // The steps of one optimizer on one device: its tables of addresses there and up to three launches per step (norm,
 // tick, update), two more where norms of each tensor are taken. Nothing here waits for the device.
 class CudaStep {
@@ -133,7 +147,7 @@ class CudaStep {
   // schedules have seen; a step that is not skipped raises it. While the stream captures, the step gets a table of its
   // own, which lives for ever. The plans of a step stay where they are until the next one.
   void step(const CudaStepItem* items, std::size_t count, const StepGroup* groups, std::size_t group_count,
-            const StepControl& control, std::int64_t* clock, void* stream);
+            const StepControl& control, std::int64_t* clock, void* stream, const MeshSums& mesh = {});
 
  private:
   struct Impl;

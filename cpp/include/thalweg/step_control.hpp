@@ -18,12 +18,14 @@ constexpr int kNormLanes = 1024;
 
 // All addresses live where the tensors of the step live.
 struct StepControl {
-  double max_grad_norm = -1;          // gradients enter scaled to at most this norm; negative: no clipping
-  double max_grad_value = INFINITY;   // and then with every element within [-max_grad_value, max_grad_value]
-  std::uint64_t seed = 0;             // of stochastic rounding
-  bool needs_norm = false;            // clipping, looking for non-finite values, or somebody wants to know it
-  bool skips_nonfinite = false;       // a norm that is not finite skips the step
-  double* norm_out = nullptr;         // receives the norm of the unscaled gradients before clipping
+  double max_grad_norm = -1;             // gradients enter scaled to at most this norm; negative: no clipping
+  double max_grad_value = INFINITY;      // and then with every element within [-max_grad_value, max_grad_value]
+  std::uint64_t seed = 0;                // of stochastic rounding
+  bool needs_norm = false;               // clipping, looking for non-finite values, or somebody wants to know it
+  bool skips_nonfinite = false;          // a norm that is not finite skips the step
+  double* norm_out = nullptr;            // receives the norm of the unscaled gradients before clipping
+  const double* mesh_squares = nullptr;  // [norm_classes] the squares over all processes; null: this one has them all
+  int norm_classes = 0;
   const float* grad_scale = nullptr;  // the loss was multiplied by it
   const float* found_inf = nullptr;   // anything but zero skips the step
   float* found_inf_out = nullptr;     // receives 1 where a norm that is not finite skips the step, otherwise 0

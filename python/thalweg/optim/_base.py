@@ -62,12 +62,10 @@ class FusedOptimizer(ScheduledGroups):
 
     def _start_afresh(self) -> None:
         """What neither pickle nor deepcopy carry: everything that knows an address or a device."""
-        self._clocks, self._norms = {}, {}
-        self._found_inf_out = None
-        self._graphed = []
+        self._clocks, self._norms, self._made, self._mesh_classes, self._shared = {}, {}, {}, {}, {}
+        self._graphed, self._found_inf_out = [], None
         self._unsure = self._captured = False
-        if "_counts" not in self.__dict__:
-            self._counts = {}
+        self.__dict__.setdefault("_counts", {})
 
     @property
     def grad_norm(self) -> Tensor | None:
@@ -289,6 +287,8 @@ class FusedOptimizer(ScheduledGroups):
             self._plans = [self._plans_of(index) for index in range(len(self._schedules))]
             self._start_afresh()
         self._table = None
+        if self.torch_class is None:
+            self.defaults.pop("differentiable", None)  # torch's own has just put it there
         for group in self.param_groups:
             for key, value in self.defaults.items():
                 group.setdefault(key, value)
@@ -297,4 +297,4 @@ class FusedOptimizer(ScheduledGroups):
 
 
 _step_untraced = _disable_dynamo(FusedOptimizer._hooked_step)
-_step_with_hooks = Optimizer.profile_hook_step(FusedOptimizer._step)
+_step_with_hooks: Callable[..., float | None] = Optimizer.profile_hook_step(lambda o, *closure: o._step(*closure))

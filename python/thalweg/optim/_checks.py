@@ -36,8 +36,11 @@ def check_lr(lr: Any) -> None:
     check_number("learning rate", lr)
 
 
-def check_number(what: str, value: Any, below: float = math.inf) -> None:
-    """Require 0 <= value < below, with torch's text; NaN and infinity are refused. A Schedule has checked itself."""
+def check_number(what: str, value: Any, below: float = math.inf, most: float = math.inf) -> None:
+    """Require 0 <= value < below and <= most, with torch's text; NaN and infinity are refused.
+
+    A Schedule has checked itself.
+    """
     if isinstance(value, Schedule):
         return
     if isinstance(value, Tensor):
@@ -45,8 +48,34 @@ def check_number(what: str, value: Any, below: float = math.inf) -> None:
             raise ValueError(f"Tensor {what} must be 1-element")
     elif isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{what} must be a number, got {describe(value)}")
-    if not 0.0 <= float(value) < below:
+    if not 0.0 <= float(value) < below or float(value) > most:
         raise ValueError(f"Invalid {what}: {value}")
+
+
+def check_betas(who: str, betas: Any, count: int = 2) -> None:
+    """Check the decay rates of `count` averages, each in [0, 1), with torch's text."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != count:
+        kind = {2: "a pair of", 3: "three"}[count]
+        raise TypeError(f"{who}: betas must be {kind} numbers, got {betas!r}")
+    for index, beta in enumerate(betas):
+        check_number(f"beta parameter at index {index}", beta, below=1.0)
+
+
+def check_pair(who: str, name: str, values: Any) -> None:
+    """Require two numbers."""
+    numbers = isinstance(values, (tuple, list)) and all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) for v in values
+    )
+    if not numbers or len(values) != 2:
+        raise TypeError(f"{who}: {name} must be a pair of numbers, got {values!r}")
+
+
+def check_steps(who: str, name: str, value: Any) -> None:
+    """Check the length of a warm-up in steps."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{who}: {name} must be an integer, got {describe(value)}")
+    if value < 0:
+        raise ValueError(f"{who}: {name} must be >= 0 steps, got {value}")
 
 
 class StepOptions(TypedDict, total=False):

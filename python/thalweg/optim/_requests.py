@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from .. import _core
+from ._mesh import MeshRequests, is_dtensor, local_of
 from ._torch_path import NeedsTorch, why_torch
 
 REGISTRY: dict[str, dict[str, Any]] = _core.optimizers()
@@ -19,7 +20,7 @@ REGISTRY: dict[str, dict[str, Any]] = _core.optimizers()
 _Control = tuple[float | None, float | None, bool, int, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
-class CoreRequests(Optimizer):
+class CoreRequests(MeshRequests):
     """The part of an optimizer that answers the core."""
 
     core_name: str  # of the functor in the core's registry
@@ -38,26 +39,28 @@ class CoreRequests(Optimizer):
     _counts: dict[Tensor, Tensor]  # per parameter on a device: its steps, where torch's state has no such entry
     _norms: dict[torch.device, Tensor]  # per device: norm of the last step's gradients
     _graphed: list[list[Any]]  # what captured steps write to
+    _made: dict[Tensor, list[str]]  # per parameter: the states that were created last
     _found_inf_out: Tensor | None  # where a GradScaler wants to read whether the step was skipped
 
     def _initial(self, name: str, param: Tensor, group: dict[str, Any]) -> float | Tensor:
         """What a state starts from, for subclasses: a number fills it, a tensor is copied."""
         return 0.0
 
-    def _init_states(self, params: list[Tensor], masks: list[int]) -> None:
+    def _init_states(self, params: list[Tensor], masks: list[int], copies: bool = True) -> None:
         """Create the missing ones of the states that each mask names, and the 0-d ones, as torch would.
 
         The 0-d states of one name on a device are views of one tensor: a step then reads and writes them side by side.
+        Copies of the parameters are left for the first step by those who create states earlier.
         """
         groups = self._groups_of(params)
-        created: list[tuple[Tensor, str]] = []
+        made: dict[Tensor, list[str]] = {param: [] for param in params}
         try:
             for name in self._scalar_names():
                 missing = [p for p in params if name not in self.state[p]]
                 starts = [float(self._initial(name, p, groups[p])) for p in missing]
                 for param, value in zip(missing, _packed(missing, starts, self._scalar_dtype(name)), strict=True):
                     self.state[param][name] = value
-                    created.append((param, name))
+                    made[param].append(name)
             for param, mask in zip(params, masks, strict=True):
                 state = self.state[param]
                 for name in kept_states(self.core_name, mask):
@@ -68,16 +71,16 @@ class CoreRequests(Optimizer):
                             if not isinstance(start, Tensor)
                             else _copy(start, dtype)
                         )
-                        created.append((param, name))
+                        made[param].append(name)
                 for name, dtype in self._copies(param).items():
-                    if name not in state:
+                    if copies and name not in state:
                         state[name] = _copy(param, dtype)
-                        created.append((param, name))
+                        made[param].append(name)
         except BaseException:  # out of memory, Ctrl-C: as if nothing had been asked
-            for param, name in created:
-                del self.state[param][name]
-            self._drop_empty_states(params)
+            self._made.update(made)
+            self._forget_states(params)
             raise
+        self._made.update(made)
 
     def _groups_of(self, params: list[Tensor]) -> dict[Tensor, dict[str, Any]]:
         wanted = set(params)
@@ -108,10 +111,9 @@ class CoreRequests(Optimizer):
         return {name: self._dtypes(param)[name] for name, wants in wanted if wants}
 
     def _forget_states(self, params: list[Tensor]) -> None:
-        """Drop states that were created in a step which was then skipped."""
-        names = (*self._scalar_names(), *REGISTRY[self.core_name]["state_names"], "master_param", "ema")
+        """Drop what was created in a step which was then skipped, and only that: other states may have been loaded."""
         for param in params:
-            for name in names:
+            for name in self._made.pop(param, ()):
                 self.state[param].pop(name, None)
         self._drop_empty_states(params)
 
@@ -125,7 +127,7 @@ class CoreRequests(Optimizer):
         state = self.state[param]
         wanted = dict.fromkeys(kept_states(self.core_name, mask), self._dtypes(param)["state"]) | self._copies(param)
         for name, dtype in wanted.items():
-            value = state[name]
+            value = self._as_sharded(param, name, state[name])
             if value.shape != param.shape:
                 raise ValueError(
                     f"{type(self).__name__}: state {name!r} of {self._name_of(param)} must have shape "
@@ -156,7 +158,8 @@ class CoreRequests(Optimizer):
     def _keep_for_replays(self) -> None:
         """A graph writes to what it was captured with, also after load_state_dict() put other tensors in its place."""
         states = [value for state in self.state.values() for value in state.values()]
-        self._graphed.append([*states, *self._counts.values(), *self._clocks.values(), *self._norms.values()])
+        kept = (self._counts, self._clocks, self._norms, self._shared)
+        self._graphed.append([*states, *(value for each in kept for value in each.values())])
 
     def _controlled(self) -> bool:
         """Tell whether `_control` has anything to say in this step."""
@@ -185,13 +188,14 @@ class CoreRequests(Optimizer):
             if norm is None:
                 norm = self._norms[param.device] = torch.zeros((), dtype=torch.float64, device=param.device)
         folded = self._found_inf_out is not None
+        found_inf = there(self.__dict__.get("found_inf"))
         return (
             self.max_grad_norm,
             self.max_grad_value,
             self.skip_nonfinite or folded,
             self.seed,
             there(self.__dict__.get("grad_scale")),
-            there(self.__dict__.get("found_inf")),
+            found_inf if found_inf is None or not self._mesh_classes else self._found_anywhere(found_inf),
             self._found_inf_out,
             norm,
         )
@@ -199,24 +203,28 @@ class CoreRequests(Optimizer):
     @staticmethod
     def _dense_pair(param: Tensor) -> tuple[Tensor, Tensor]:
         """Dense copies of a parameter with gaps or of a gradient with other strides, laid out alike."""
-        dense = param.detach().clone(memory_format=torch.preserve_format)
-        grad = param.grad
-        assert grad is not None
+        dense = local_of(param).detach().clone(memory_format=torch.preserve_format)
+        grad = local_of(param.grad)
         return dense, torch.empty_like(dense, dtype=grad.dtype).copy_(grad.detach())
 
     @staticmethod
     def _copy_back(pairs: list[tuple[Tensor, Tensor, Tensor]], grads: bool) -> None:
         with torch.no_grad():
             for param, dense, grad in pairs:
-                param.copy_(dense)
+                local_of(param).copy_(dense)
                 if grads and param.grad is not None:
-                    param.grad.copy_(grad)
+                    local_of(param.grad).copy_(grad)
 
     def _explain(self, group: int, index: int) -> None:
         """Raise the error that says why this parameter cannot be stepped."""
         param: Tensor = self.param_groups[group]["params"][index]
-        grad = param.grad
+        grad: Any = param.grad
         who = f"{type(self).__name__}: {self._name_of(param)}"
+        if is_dtensor(grad) and not is_dtensor(param):
+            raise RuntimeError(
+                f"{who} is a {type(param).__name__} and its gradient a DTensor on {grad.device_mesh}; expected both of one "
+                "kind. Distribute the parameter too, or pass grad.full_tensor()"
+            )
         if why := why_torch(param, self.torch_class):
             raise NeedsTorch(f"{self._name_of(param)} {why}")
         if grad is None:

@@ -10,7 +10,14 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 from ..schedules import Schedule
 from ._base import FusedOptimizer
-from ._checks import StepOptions, check_implementation, check_lr, check_number, check_tensors_with_foreach
+from ._checks import (
+    StepOptions,
+    check_betas,
+    check_implementation,
+    check_lr,
+    check_number,
+    check_tensors_with_foreach,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -25,6 +32,9 @@ class Adam(FusedOptimizer):
         \theta_t &= \theta_{t-1} - \gamma_t\,\frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}
 
     With `amsgrad` the largest :math:`v` so far stands in the denominator.
+
+    Use:
+        When a first try should work without much tuning and no weight decay is wanted; otherwise AdamW.
 
     Args:
         params: Parameters (float64, float32, bfloat16 or float16, any shape), named parameters, or param groups.
@@ -116,10 +126,7 @@ class Adam(FusedOptimizer):
         check_lr(group["lr"])
         check_number("epsilon value", group["eps"])
         betas = group["betas"]
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise TypeError(f"{type(self).__name__}: betas must be a pair of numbers, got {betas!r}")
-        for index, beta in enumerate(betas):
-            check_number(f"beta parameter at index {index}", beta, below=1.0)
+        check_betas(type(self).__name__, betas)
         if isinstance(betas[0], Tensor) != isinstance(betas[1], Tensor):
             raise ValueError("betas must be either both floats or both Tensors")
         check_tensors_with_foreach(group, {"betas[0]": betas[0], "betas[1]": betas[1]})

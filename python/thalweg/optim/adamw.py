@@ -24,6 +24,9 @@ class AdamW(Adam):
         \theta_t &= (1 - \gamma_t\lambda)\,\theta_{t-1}
                   - \gamma_t\,\frac{m_t / (1-\beta_1^t)}{\sqrt{v_t / (1-\beta_2^t)} + \epsilon}
 
+    Use:
+        The default for transformers and for most networks that are not trained by SGD.
+
     Args:
         params: Parameters (float64, float32, bfloat16 or float16, any shape), named parameters, or param groups.
         lr: Learning rate γ: a number ≥ 0, a one-element tensor, or a Schedule; step k+1 uses `lr(k)`.

@@ -25,6 +25,10 @@ class SGD(FusedOptimizer):
         \theta_t &= \theta_{t-1} - \gamma_t\,(g_t + \mu\,b_t)\ \text{(Nesterov)}
                   \quad\text{or}\quad \theta_{t-1} - \gamma_t\,b_t
 
+    Use:
+        For convolutional networks with a tuned learning rate and schedule, where it often generalises best, and
+        wherever memory is short: momentum is its only state.
+
     Args:
         params: Parameters (float64, float32, bfloat16 or float16, any shape), named parameters, or param groups.
         lr: Learning rate γ: a number ≥ 0, a one-element tensor, or a Schedule; step k+1 uses `lr(k)`.

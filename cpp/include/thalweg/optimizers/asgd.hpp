@@ -38,7 +38,7 @@ struct Asgd : OptimizerDefaults {
     g = c.sign * g;
     if (c.weight_decay != 0) g = g + c.weight_decay * p;
     p = p * c.shrink - c.eta * g;
-    s[0] = weighted_mean(s[0], p, c.keep, c.take);
+    s[0] = c.keep == 0 ? p : weighted_mean(s[0], p, c.keep, c.take);  // 0 times infinity is not 0
   }
 };
 

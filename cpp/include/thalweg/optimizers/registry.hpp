@@ -13,6 +13,7 @@
 #include "ademamix.hpp"
 #include "asgd.hpp"
 #include "lamb.hpp"
+#include "lars.hpp"
 #include "lion.hpp"
 #include "nadam.hpp"
 #include "radam.hpp"
@@ -31,7 +32,7 @@ struct TypeList {
 };
 
 using OptimizerList = TypeList<Sgd, Adam, AdamW, NAdam, RAdam, Adamax, Adagrad, Adadelta, RMSprop, Rprop, Asgd, Lion,
-                               Adan, AdEMAMix, SgdScheduleFree, AdamWScheduleFree, Lamb>;
+                               Adan, AdEMAMix, SgdScheduleFree, AdamWScheduleFree, Lamb, Lars>;
 
 // Calls visit(Op{}, index) for every optimizer in the list.
 template <class Visit, class... Ops>
