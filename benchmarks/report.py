@@ -178,6 +178,30 @@ def optimizer_table() -> str:
     return "\n".join(lines)
 
 
+def schedule_table() -> str:
+    """Every constructor with the first sentence, the formula and the source of its docstring, by module."""
+    import inspect
+
+    from thalweg import schedules as tws
+
+    others = {name: getattr(tws, name) for name in ("one_cycle", "from_callable", "Plateau", "Greedy")}
+    lines = ["| constructor | what it is | formula | source |", "|---|---|---|---|"]
+    families: dict[str, list[str]] = {}
+    for name, made in {**tws.CONSTRUCTORS, **others}.items():
+        doc = inspect.getdoc(made) or ""
+        words, _, formula = doc.partition("\n")[0].rstrip(".").partition(": :math:")
+        formula = (re.search(r":math:(`[^`]*`)", doc) or re.search(r"\.\. math:: ((?:.+\n)+)", doc) or [doc, ""])[1]
+        formula = " ".join(formula.strip("`").split()).replace("|", r"\vert ")
+        source = doc.partition("References:")[2]
+        cells = [f"`{name}`", re.sub(r":math:(`[^`]*`)", r"$\1$", words), f"$`{formula}`$" if formula else "–"]
+        source = re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", " ".join(source.split()))
+        cells.append(source.rstrip(".") or "–")
+        families.setdefault(made.__module__.rpartition(".")[2], []).append(f"| {' | '.join(cells)} |")
+    for family in ("shapes", "decays", "piecewise", "restarts", "cycles", "one_cycle", "wsd", "warmup", "noise"):
+        lines += families.pop(family)
+    return "\n".join([*lines, *(line for rest in families.values() for line in rest)])
+
+
 def section(doc: str, name: str) -> str:
     """The text of a docstring's section, in one line."""
     found = re.search(rf"^{name}:\n((?:[ ]+.*\n?|\n)+)", doc, flags=re.MULTILINE)
@@ -217,6 +241,7 @@ SECTIONS = {
     "gpu-state": gpu_state,
     "optimizers": optimizer_table,
     "range-test": range_tables,
+    "schedules": schedule_table,
 }
 
 

@@ -131,7 +131,11 @@ Cycle find_cycle(const std::uint64_t* words, std::uint64_t at, std::int64_t k) {
     case Node::kEvery: {
       const std::int64_t n = integer(f[1]);
       const Cycle cycle = find_cycle(words, f[0], k / n);
-      return {cycle.index, cycle.position * n + k % n, cycle.length > INT64_MAX / n ? INT64_MAX : cycle.length * n};
+      if (cycle.index < 0) return kNone;
+      constexpr std::int64_t kFar = INT64_MAX / 2;  // the end of such a cycle is never reached
+      if (cycle.length > kFar / n)
+        return {cycle.index, cycle.position > kFar / n ? kFar : cycle.position * n, INT64_MAX};
+      return {cycle.index, cycle.position * n + k % n, cycle.length * n};
     }
     case Node::kAdvance: {
       Cycle cycle = find_cycle(words, f[0], plan::advance_step(f, k));

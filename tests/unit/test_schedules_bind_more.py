@@ -216,6 +216,30 @@ def test_seek_goes_anywhere_and_calls_nobody() -> None:
         scheduler.seek(-1)
 
 
+@pytest.mark.parametrize("found_inf", [True, torch.tensor(1.0), torch.tensor(2.0)])
+def test_a_skipped_step_moves_nothing(found_inf: Any) -> None:
+    optimizer = sgd()
+    scheduler = COSINE.bind(optimizer, multiplier=Plateau(patience=0, factor=0.5))
+    walk(optimizer, scheduler, 3)
+    before = scheduler.state_dict()
+    scheduler.step(metric=1.0, skipped=found_inf)
+    assert scheduler.state_dict() == before
+    scheduler.step(skipped=torch.tensor(0.0))
+    assert scheduler.last_epoch == 4
+
+
+def test_schedule_is_the_first_that_there_is() -> None:
+    assert bind(sgd(2), [None, COSINE]).schedule == COSINE
+    optimizer = sgd(weight_decay=0.1)
+    cycles = schedules.sgdr(0.1, 4)
+    scheduler = bind(optimizer, weight_decay=cycles)
+    assert scheduler.schedule == cycles
+    ends: list[Event] = []
+    scheduler.on_cycle_end(ends.append)
+    walk(optimizer, scheduler, 9)
+    assert ends == [Event(3, 0, 0.5), Event(7, 1, 0.5)]
+
+
 def test_copies_keep_rules_and_history() -> None:
     optimizer = sgd()
     scheduler = COSINE.bind(optimizer, multiplier=Plateau(patience=0, factor=0.5), history=9)
@@ -244,6 +268,7 @@ def test_copies_keep_rules_and_history() -> None:
         (lambda: COSINE.bind(adam(), eps=0.1), "eps must be a Schedule or a list"),
         (lambda: COSINE.bind(adam(2), eps=[RAMP]), "expected 2 schedules, one per param group, got 1"),
         (lambda: COSINE.bind(sgd(), multiplier=0.5), "multiplier must be a Plateau, a Greedy or None, got 0.5"),
+        (lambda: bind(sgd()), "ScheduleLR: expected at least one schedule, got none"),
         (lambda: COSINE.bind(sgd(), history=-1), "ScheduleLR: history must be an integer >= 0"),
         (lambda: COSINE.bind(sgd()).step(metric=1.0), "metric is for a multiplier, and there is none"),
     ],

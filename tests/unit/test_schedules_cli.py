@@ -30,6 +30,16 @@ from thalweg.schedules import from_dict
         ("one_cycle(0.1, 10)", schedules.one_cycle(0.1, 10).lr),
         ("one_cycle(0.1, 10).momentum", schedules.one_cycle(0.1, 10).momentum),
         ("table([0.1, 1e-3])", schedules.table([0.1, 1e-3])),
+        ("cosine(0.1, 10) + 0.5", schedules.cosine(0.1, 10) + 0.5),
+        ("minimum(cosine(0.1, 10), 0.05)", schedules.minimum(schedules.cosine(0.1, 10), 0.05)),
+        ("sgdr(0.1, 3).every(5).advance(2)", schedules.sgdr(0.1, 3).every(5).advance(2)),
+        ("cosine(0.1, 10).after_warmup(3, style='timm')", schedules.cosine(0.1, 10).after_warmup(3, style="timm")),
+        ("wsd(0.1, 3, 5).decay_at(9)", schedules.wsd(0.1, 3, 5).decay_at(9)),
+        (
+            "cyclic(0.1, 0.2, 3, cosine(1.0, 9), 'step')",
+            schedules.cyclic(0.1, 0.2, 3, schedules.cosine(1.0, 9), "step"),
+        ),
+        ("cosine(0.1, '3%') >> noise(0.1)", schedules.cosine(0.1, "3%") >> schedules.noise(0.1)),
     ],
 )
 def test_parse(text: str, expected: schedules.Schedule) -> None:
@@ -45,7 +55,10 @@ def test_parse(text: str, expected: schedules.Schedule) -> None:
         "cosine",
         "cosine(",
         "cosine(0.1, 10",
-        "cosine(0.1, 10) + 1",
+        "cosine(0.1, 10) - 1",
+        "cosine(0.1, 10).decay_at(5)",
+        "1 + 1",
+        "cosine(0.1, 10).bind(3)",
         "cosine(0.1, 10) >> 3",
         "sine(0.1, 10)",
         "cosine(0.1)",
@@ -75,6 +88,15 @@ def test_parse(text: str, expected: schedules.Schedule) -> None:
 def test_parse_refuses(text: str) -> None:
     with pytest.raises((ValueError, TypeError)):
         parse(text)
+
+
+def test_units_are_resolved_by_options(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "warmup('1ep', 0.1) >> cosine(0.1, 'rest')"
+    assert run(text, "--json", "--steps-per-epoch", "5", "--total-steps", "30") == 0
+    values = json.loads(capsys.readouterr().out)["values"]
+    assert values == (schedules.warmup(5, 0.1) >> schedules.cosine(0.1, 25)).values().tolist()
+    with pytest.raises(ValueError, match="needs steps_per_epoch"):
+        run(text)
 
 
 def run(*arguments: str) -> int:

@@ -74,10 +74,11 @@ class ScheduleLR(LRScheduler):
             _check.instance("ScheduleLR", "multiplier", multiplier, Adaptive, "a Plateau, a Greedy or None")
         self.schedules = per_group("schedule", schedule, len(optimizer.param_groups))
         self.hyper_schedules = hyper_schedules(hyper, optimizer)
+        if not any(any(schedules) for schedules in (self.schedules, *self.hyper_schedules.values())):
+            raise ValueError("ScheduleLR: expected at least one schedule, got none")
         self.relative = bool(relative)
         self.multiplier = multiplier
-        watch = Watch(history)
-        self._watch = Watch(0)  # nobody looks while torch makes its first step
+        watch, self._watch = Watch(history), Watch(0)  # nobody looks while torch makes its first step
         # One value for every group, and nothing else to write or tell: step() then takes its short way.
         self._short = isinstance(schedule, Schedule) and not (self.hyper_schedules or relative or multiplier or history)
         super().__init__(optimizer, _check.integer("ScheduleLR", "last_epoch", last_epoch, -1))
@@ -85,9 +86,10 @@ class ScheduleLR(LRScheduler):
         self._watch.history.append((self.last_epoch, [float(lr) for lr in self._last_lr]))
 
     @property
-    def schedule(self) -> Schedule | None:
-        """The schedule of the first param group."""
-        return self.schedules[0]
+    def schedule(self) -> Schedule:
+        """The schedule of the first param group, or where that has none, the first that there is."""
+        named = [self.schedules, *self.hyper_schedules.values()]
+        return next(schedule for schedules in named for schedule in schedules if schedule is not None)
 
     @property
     def history(self) -> list[tuple[int, list[float]]]:
@@ -132,18 +134,20 @@ class ScheduleLR(LRScheduler):
 
     # ---- stepping ----------------------------------------------------------------------------------------
 
-    def step(self, epoch: int | None = None, *, metric: float | None = None) -> None:
+    def step(self, epoch: int | None = None, *, metric: float | None = None, skipped: Any = False) -> None:
         """Move to the next step and write its values.
 
         Args:
             epoch: Jump there (deprecated in torch; `seek` is the name of it here).
             metric: An evaluation for the multiplier, before the values are written.
+            skipped: Whether the optimizer left this step out (AMP's found_inf): then nothing moves.
 
         Raises:
             ValueError: A metric without a multiplier that takes it.
         """
-        if not self._short or epoch is not None or metric is not None or self._step_count < 2:
-            self._long_step(epoch, metric)
+        if not self._short or epoch is not None or metric is not None or skipped is not False or self._step_count < 2:
+            if not skipped:
+                self._long_step(epoch, metric)
             return
         self._step_count += 1
         self.last_epoch = k = self.last_epoch + 1
@@ -169,7 +173,7 @@ class ScheduleLR(LRScheduler):
         before = float(self._last_lr[0]) if watched else 0.0
         super().step(epoch)  # warns about a wrong order of calls in the first two steps
         if watched:
-            self._watch.moved(self.schedules[0], before, self.last_epoch, [float(lr) for lr in self._last_lr])
+            self._watch.moved(self.schedule, before, self.last_epoch, [float(lr) for lr in self._last_lr])
 
     def seek(self, step: int) -> None:
         """Go to any step ≥ 0, forwards or back, and write its values; callbacks are not called."""

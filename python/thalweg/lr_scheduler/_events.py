@@ -28,7 +28,7 @@ Callback = TypeVar("Callback", bound=Callable[[Event], object])
 
 
 class Watch:
-    """Callbacks and history of one scheduler; the schedule is that of its first param group."""
+    """Callbacks and history of one scheduler; the schedule is `ScheduleLR.schedule`."""
 
     def __init__(self, history: int) -> None:
         self.cycle_end: list[Callable[[Event], object]] = []
@@ -43,12 +43,10 @@ class Watch:
         """Whether anybody wants to know."""
         return bool(self.cycle_end or self.boundary or self.history.maxlen)
 
-    def moved(self, schedule: Schedule | None, before: float, step: int, rates: list[float]) -> None:
+    def moved(self, schedule: Schedule, before: float, step: int, rates: list[float]) -> None:
         """After the step from `step` - 1 to `step`, whose first rates were `before` and rates[0]."""
         if self.history.maxlen:
             self.history.append((step, rates))
-        if schedule is None:
-            return
         if self.cycle_end and schedule.is_cycle_end(step - 1):
             event = Event(step - 1, schedule.cycle(step - 1), before)
             for callback in list(self.cycle_end):

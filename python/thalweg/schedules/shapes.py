@@ -122,7 +122,7 @@ def polynomial(
         eta_min: Value from the end on, at most `lr`.
         end: "exclusive": T = total_steps, `eta_min` is first met after the last step. "inclusive": T = total_steps - 1, the
             last step uses `eta_min` itself.
-        k: Power of the clock, > 0: k-decay; 1 is the plain polynomial.
+        k: Power of the clock, > 0: k-decay; 1 is the plain polynomial. Both: a power above 2 multiplies rounding.
 
     Returns:
         The schedule.
@@ -163,7 +163,7 @@ def cosine(
         eta_min: Value from the end on, at most `lr`.
         end: "exclusive": T = total_steps, `eta_min` is first met after the last step. "inclusive": T = total_steps - 1, the
             last step uses `eta_min` itself.
-        exponent: Power p > 0 of the wave; 1 is the plain cosine.
+        exponent: Power p > 0 of the wave; 1 is the plain cosine; above 2 it multiplies the last digits' rounding.
         k: Power of the clock, > 0: k-decay; above 1 the rate stays high for longer.
 
     Returns:
@@ -262,12 +262,12 @@ def tanh(lr: float, total_steps: Steps, lower: float = -7.0, upper: float = 3.0,
 
 @constructor
 def flat_cosine(lr: float, total_steps: Steps, pct_start: float = 0.75, eta_min: float = 0.0) -> Schedule:
-    r"""Flat, then half a cosine wave: :math:`f(t) = lr` up to :math:`t = pct\cdot T`, then down to :math:`\eta_{min}` at T.
+    r"""Flat, then half a cosine wave: :math:`f(t) = \eta_{min} + (lr - \eta_{min})(1 + \cos(\pi\max(0, t/T - s)/(1 - s)))/2`.
 
     Args:
         lr: Value of the flat part.
         total_steps: Length T in steps.
-        pct_start: Share of the flat part, in [0, 1]; the wave may begin between two steps.
+        pct_start: Share s of the flat part, in [0, 1]; the wave may begin between two steps.
         eta_min: Value from step T on, at most `lr`.
 
     Returns:

@@ -95,7 +95,7 @@ def exponential_warmup(lr: float, tau: float, start: float = 0.0, total_steps: S
 
 @constructor
 def untuned_warmup(lr: float, beta2: float = 0.999, shape: str = "linear", start: float = 0.0) -> Schedule:
-    r"""Warm-up of a length that follows from Adam's :math:`\beta_2`: :math:`2/(1-\beta_2)` steps, or :math:`\tau = 1/(1-\beta_2)`.
+    r"""Warm-up whose length follows from Adam's `beta2`: :math:`W = 2/(1-\beta_2)`, or exponential: :math:`\tau = W/2`.
 
     Args:
         lr: Value after the warm-up.

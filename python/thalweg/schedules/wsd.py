@@ -20,7 +20,7 @@ _NODES = {"linear": "linear", "cosine": "cosine", "1-sqrt": "sqrt", "exponential
 def cooldown(
     lr: float, total_steps: Steps, eta_min: float = 0.0, shape: str = "1-sqrt", end: str = "exclusive"
 ) -> Schedule:
-    r"""The end of a run: :math:`f(t) = \eta_{min} + (lr - \eta_{min})\,g(t/T)`.
+    r"""Cool-down, the end of a run: :math:`f(t) = \eta_{min} + (lr - \eta_{min})\,g(t/T)`.
 
     Args:
         lr: Value at step 0.
