@@ -222,7 +222,7 @@ class Greedy(Adaptive):
         [2.0, 4.0, 2.0]
 
     References:
-        Subramanian, Ganapathiraman: GreedyLR, arXiv 2512.14527.
+        GreedyLR, arXiv 2512.14527.
     """
 
     _STATE = (*Adaptive._STATE, "num_good_epochs", "warmup_counter", "floor_counter")
