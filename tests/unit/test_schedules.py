@@ -11,6 +11,7 @@ import pytest
 
 from thalweg import schedules
 from thalweg.schedules import Schedule, from_dict
+from thalweg.schedules._plan import NODES, Tree
 from thalweg.schedules._registry import COMBINATIONS, COMPOSITIONS
 
 
@@ -136,6 +137,14 @@ def test_catalogue_is_complete() -> None:
     kinds = {s._kind for s in CATALOGUE.values()}
     made = {"stretch", "delay", "after_warmup"}  # that give kinds of others
     assert {*schedules.CONSTRUCTORS, *COMBINATIONS, *COMPOSITIONS, "one_cycle"} - made <= kinds
+
+
+def nodes_of(tree: Tree) -> set[str]:
+    return {tree.kind}.union(*(nodes_of(child) for child in tree.children))
+
+
+def test_catalogue_has_every_node_of_the_core() -> None:
+    assert set().union(*(nodes_of(s._tree) for s in CATALOGUE.values())) == set(NODES)
 
 
 def test_immutable() -> None:
