@@ -106,7 +106,7 @@ def k_decay_polynomial(draw: random.Random) -> Case:
 
 def cosine_exponent(draw: random.Random) -> Case:
     (a, b), n = rates(draw), length(draw)
-    k, exponent = step_in(draw, n), draw.choice([0.5, 2.0, draw.uniform(0.1, 2)])
+    k, exponent = step_in(draw, n), draw.choice([0.5, 2.0, draw.uniform(0.1, 2), draw.uniform(2, 16)])
     return schedules.cosine(a, n, b, exponent=exponent), k, mix(a, b, wave(mpf(k) / n) ** mpf(exponent))
 
 

@@ -22,7 +22,8 @@ THALWEG_HD double between(double a, double b, double value) {
 
 // sin^2(pi/2 x) for y = x^2 in [0, 1/4], as y Q(y); Q is minimax, relative error 3e-17. Its constant term is split in
 // two, so that only the last addition rounds. + and * alone: host, device and vector code agree.
-THALWEG_HD double sine_squared(double y) {
+constexpr double kSineSquaredFirst = 2.4674011002723395;
+THALWEG_HD double sine_squared_rest(double y) {
   double q = 6.739527418179059e-08;
   q = q * y - 2.150601860425807e-06;
   q = q * y + 5.2318817170362996e-05;
@@ -31,8 +32,22 @@ THALWEG_HD double sine_squared(double y) {
   q = q * y - 0.11766531517930116;
   q = q * y + 0.6676313844272912;
   q = q * y - 2.0293560632083842;
-  q = q * y + 1.5658117797683403e-16;
-  return y * (2.4674011002723395 + q);
+  return q * y + 1.5658117797683403e-16;
+}
+THALWEG_HD double sine_squared(double y) { return y * (kSineSquaredFirst + sine_squared_rest(y)); }
+
+// sin^2(pi/2 x) = w + lost for the exact x = numerator / denominator in [0, 1/2]: lost are the roundings of x, of its
+// square and of the last two operations, which a power of w would multiply.
+THALWEG_HD double sine_squared_of(double numerator, double denominator, double* lost) {
+  const double x = numerator / denominator;
+  const double y = x * x;
+  const double of_y = fma(x, x, -y) + 2.0 * x * (fma(-x, denominator, numerator) / denominator);
+  const double rest = sine_squared_rest(y);
+  const double sum = kSineSquaredFirst + rest;
+  const double w = y * sum;
+  const double slope = kSineSquaredFirst + y * (-4.0587 + y * (2.0029 - 0.47 * y));
+  *lost = fma(y, sum, -w) + y * ((kSineSquaredFirst - sum) + rest) + slope * of_y;
+  return w;
 }
 
 // Half a cosine wave from a (t = begin) to b (t = end), held outside: a (1 - w) + b w with
@@ -170,19 +185,36 @@ THALWEG_HD Share cosine_share(Share share) {
   return early ? Share{1.0 - w, w} : Share{w, 1.0 - w};
 }
 
-// left^p and 1 - left^p.
-THALWEG_HD Share powered(Share share, double p) {
-  const double q = pow(share.left, p);
+// left^p and 1 - left^p; the exact shares are left + left_lost and done + done_lost.
+THALWEG_HD Share powered(Share share, double left_lost, double done_lost, double p) {
+  if (share.left <= 0) return {0.0, 1.0};
+  const double q = pow(share.left, p) * (1.0 + p * (left_lost / share.left));
   if (q <= 0.5) return {q, 1.0 - q};
-  return {q, -expm1(p * (share.done < share.left ? log1p(-share.done) : log(share.left)))};
+  const bool early = share.done < share.left;
+  const double logarithm =
+      early ? log1p(-share.done) - done_lost / share.left : log(share.left) + left_lost / share.left;
+  return {q, -expm1(p * logarithm)};
 }
 
-// b + (a - b) w(u)^exponent, u = (t/n)^k, w(u) = 1 - u or (1 + cos(pi u)) / 2; held after n. The exponent multiplies
-// the rounding of w.
+// ((1 + cos(pi t/n)) / 2)^p as shares; 0 < t < n.
+THALWEG_HD Share powered_wave(double n, double p, double t) {
+  const bool early = t < n - t;
+  double lost = 0;
+  const double w = sine_squared_of(early ? t : n - t, n, &lost);
+  const double other = 1.0 - w;
+  const double other_lost = ((1.0 - other) - w) - lost;
+  return early ? powered({other, w}, other_lost, lost, p) : powered({w, other}, lost, other_lost, p);
+}
+
+// b + (a - b) w(u)^exponent, u = (t/n)^k, w(u) = 1 - u or (1 + cos(pi u)) / 2; held after n. Where both powers are
+// there, the exponent multiplies the rounding of the first one.
 THALWEG_HD double decayed_value(double a, double b, double n, double k, double exponent, bool wave, double t) {
+  if (t <= 0) return a;
+  if (t >= n) return b;
+  if (wave && k == 1.0) return mix(a, b, powered_wave(n, exponent, t));
   Share share = k == 1.0 ? share_at(0.0, n, t) : decayed_share(n, k, t);
   if (wave) share = cosine_share(share);
-  return mix(a, b, exponent == 1.0 ? share : powered(share, exponent));
+  return mix(a, b, exponent == 1.0 ? share : powered(share, 0.0, 0.0, exponent));
 }
 
 // 1 + scale x, never below 0; x comes from the step's own Philox block, so that it needs no history. uniform: x in

@@ -163,7 +163,7 @@ def cosine(
         eta_min: Value from the end on, at most `lr`.
         end: "exclusive": T = total_steps, `eta_min` is first met after the last step. "inclusive": T = total_steps - 1, the
             last step uses `eta_min` itself.
-        exponent: Power p > 0 of the wave; 1 is the plain cosine; above 2 it multiplies the last digits' rounding.
+        exponent: Power p > 0 of the wave; 1 is the plain cosine. Beside k, or above 16, it multiplies rounding.
         k: Power of the clock, > 0: k-decay; above 1 the rate stays high for longer.
 
     Returns:
