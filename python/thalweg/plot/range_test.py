@@ -29,8 +29,11 @@ def range_test(result: RangeTestResult, ax: Axes | None = None) -> Axes:
         for name, (begin, end) in result.phases.items():
             ax.axvspan(begin, end, color=_PHASES[name], alpha=0.10, linewidth=0)
             place = float(np.sqrt(begin * end))
+            share = np.log(place / result.lrs[0]) / np.log(result.lrs[-1] / result.lrs[0])
+            side = "left" if share < 0.08 else "right" if share > 0.92 else "center"  # a name must not leave the axes
+            place = {"left": float(result.lrs[0]), "right": float(result.lrs[-1]), "center": place}[side]
             box: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2.0}
-            where: dict[str, Any] = {"ha": "center", "va": "top", "transform": ax.get_xaxis_transform()}
+            where: dict[str, Any] = {"ha": side, "va": "top", "transform": ax.get_xaxis_transform()}
             ax.text(place, 0.97, name, color=_PHASES[name], bbox=box, zorder=4, **where)
         if result.suggestion is not None:
             ax.axvline(result.suggestion, color=ORANGE, linewidth=2, label=f"suggestion {result.suggestion:.2g}")
