@@ -10,6 +10,8 @@
 
 namespace thalweg {
 
+// Elements of a step or its norm; below, a parallel region costs more than it saves (measured in benchmarks/README.md).
+constexpr std::int64_t kSerialElements = 32 * 1024;
 constexpr std::int64_t kSerialBlocks = 64;  // below, a parallel region costs more than it saves
 
 // Calls block(b, begin, end) for every block of [0, count), in parallel when there are many.

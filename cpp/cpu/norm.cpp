@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "blocks.hpp"
 #include "isa.hpp"
 #include "lanes.hpp"
 #include "thalweg/step.hpp"
@@ -9,8 +10,6 @@
 
 namespace thalweg {
 namespace {
-
-constexpr std::int64_t kSerialElements = 32 * 1024;  // below, a parallel region costs more than it saves
 
 struct Chunk {
   const void* data;

@@ -6,6 +6,7 @@
 #include <array>
 #include <vector>
 
+#include "blocks.hpp"
 #include "isa.hpp"
 #include "lanes.hpp"
 #include "step_entry.hpp"
@@ -15,8 +16,6 @@
 namespace thalweg {
 namespace {
 
-// Below this many elements a parallel region costs more than it saves; measured in benchmarks/README.md.
-constexpr std::int64_t kSerialElements = 32 * 1024;
 // Shares of threads end at multiples of this many elements, so that two threads never write one cache line.
 constexpr std::int64_t kShareGrain = 64;
 

@@ -1,8 +1,8 @@
-// LARS (You et al. 2017, algorithm 1) with the learning rate outside the buffer, as in torch's SGD; trust_clip makes it
-// LARC. Host and device.
+// LARS (You et al. 2017, algorithm 1): SGD whose gradient is scaled tensor by tensor, with the learning rate outside
+// the buffer as there; trust_clip makes it LARC. Host and device.
 #pragma once
 
-#include "common.hpp"
+#include "sgd.hpp"
 
 namespace thalweg {
 
@@ -12,10 +12,9 @@ struct Lars : OptimizerDefaults {
   static constexpr std::array<const char*, 9> kHyperNames{"momentum",   "dampening",    "weight_decay",
                                                           "nesterov",   "trust_coeff",  "eps",
                                                           "trust_clip", "always_adapt", "maximize"};
-  static constexpr bool kCountsSteps = false;
+  static constexpr bool kCountsSteps = Sgd::kCountsSteps;
   static constexpr bool kTwoPhase = true;
-  static constexpr int kVariants = 3;
-  enum Variant { kPlain = 0, kMomentum = 1, kNesterov = 2 };
+  static constexpr int kVariants = Sgd::kVariants;
 
   struct Hyper {
     double momentum, dampening, weight_decay, nesterov, trust_coeff, eps, trust_clip, always_adapt, maximize;
@@ -23,21 +22,19 @@ struct Lars : OptimizerDefaults {
 
   template <class T>
   struct Scalars {
-    T lr, sign, weight_decay, keep, take, trust, trust_coeff, eps, adapts, clips;
+    Sgd::Scalars<T> sgd;
+    T trust, trust_coeff, eps, adapts, clips;
   };
 
-  static constexpr int variant(const Hyper& h) {
-    return h.momentum == 0 ? kPlain : h.nesterov != 0 ? kNesterov : kMomentum;
+  THALWEG_HD static constexpr Sgd::Hyper sgd(const Hyper& h) {
+    return {h.momentum, h.dampening, h.weight_decay, h.nesterov, h.maximize};
   }
-  static constexpr unsigned states(int v) { return v == kPlain ? 0 : 1; }
+  static constexpr int variant(const Hyper& h) { return Sgd::variant(sgd(h)); }
+  static constexpr unsigned states(int v) { return Sgd::states(v); }
 
-  // step counts from 1; the first value of the buffer is the gradient itself, without dampening.
   THALWEG_HD static Scalars<double> prepare(const Hyper& h, double lr, double step, ScalarState&) {
-    return {lr,
-            h.maximize != 0 ? -1.0 : 1.0,
-            h.weight_decay,
-            h.momentum,
-            step == 1 ? 1.0 : 1.0 - h.dampening,
+    Sgd::ScalarState none;
+    return {Sgd::prepare(sgd(h), lr, step, none),
             1.0,
             h.trust_coeff,
             h.eps,
@@ -53,8 +50,8 @@ struct Lars : OptimizerDefaults {
   template <class T>
   THALWEG_HD static void adapt(Scalars<T>& c, const Measured<double>& sums) {
     if (c.adapts == 0) return;
-    const double weights = sqrt(sums.first), grads = sqrt(sums.second), lr = static_cast<double>(c.lr);
-    const double decayed = grads + static_cast<double>(c.weight_decay) * weights + static_cast<double>(c.eps);
+    const double weights = sqrt(sums.first), grads = sqrt(sums.second), lr = static_cast<double>(c.sgd.lr);
+    const double decayed = grads + static_cast<double>(c.sgd.weight_decay) * weights + static_cast<double>(c.eps);
     double trust = weights > 0 && grads > 0 ? static_cast<double>(c.trust_coeff) * weights / decayed : 1.0;
     if (c.clips != 0) trust = trust < lr ? trust / lr : 1.0;
     c.trust = static_cast<T>(trust);
@@ -62,13 +59,7 @@ struct Lars : OptimizerDefaults {
 
   template <int V, class T>
   THALWEG_HD static void update(const Scalars<T>& c, T& p, T g, T* s) {
-    g = c.trust * (c.sign * g + c.weight_decay * p);
-    if constexpr (V == kPlain) {
-      p = p - c.lr * g;
-    } else {
-      s[0] = c.keep * s[0] + c.take * g;
-      p = p - c.lr * (V == kNesterov ? g + c.keep * s[0] : s[0]);
-    }
+    Sgd::descend<V>(c.sgd, p, c.trust * (c.sgd.sign * g + c.sgd.weight_decay * p), s);
   }
 };
 

@@ -34,16 +34,22 @@ struct Sgd : OptimizerDefaults {
     return {lr, h.maximize != 0 ? -1.0 : 1.0, h.weight_decay, h.momentum, step == 1 ? 1.0 : 1.0 - h.dampening};
   }
 
+  // Momentum and the step itself, of a gradient that the weights have decayed already.
   template <int V, class T>
-  THALWEG_HD static void update(const Scalars<T>& c, T& p, T g, T* s) {
-    g = c.sign * g;
-    if (c.weight_decay != 0) g = g + c.weight_decay * p;
+  THALWEG_HD static void descend(const Scalars<T>& c, T& p, T g, T* s) {
     if constexpr (V == kPlain) {
       p = p - c.lr * g;
     } else {
       s[0] = c.keep * s[0] + c.take * g;
       p = p - c.lr * (V == kNesterov ? g + c.keep * s[0] : s[0]);
     }
+  }
+
+  template <int V, class T>
+  THALWEG_HD static void update(const Scalars<T>& c, T& p, T g, T* s) {
+    g = c.sign * g;
+    if (c.weight_decay != 0) g = g + c.weight_decay * p;
+    descend<V>(c, p, g, s);
   }
 };
 
