@@ -1,6 +1,8 @@
-"""Keep the memory of a forward pass for the next one. Knows no model."""
+"""The memory of the host and of devices. Knows no model."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -16,3 +18,13 @@ def keep_freed_memory() -> None:
     libraries do not mind.
     """
     torch.empty(_BYTES, dtype=torch.uint8)
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes of memory where tensors of this device are, or None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
