@@ -10,12 +10,11 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from typing import Any
 
 import numpy as np
-from torch.distributed import PrefixStore, Store
 
 from ._journal_file import Content, Header
 from ._ledger import Array, Indices
@@ -30,7 +29,7 @@ class Board:
 
     Args:
         who: The function that the user called, for errors.
-        store: For this run alone.
+        store: A torch.distributed.Store for this run alone (torch's stubs lack a part of it).
         lease: Seconds without a sign of life after which a process counts as gone.
         header: The run; processes with another one are refused.
 
@@ -39,7 +38,7 @@ class Board:
         RuntimeError: The store is gone; this from every method.
     """
 
-    def __init__(self, who: str, store: Store, lease: float, header: Header) -> None:
+    def __init__(self, who: str, store: Any, lease: float, header: Header) -> None:
         self._who, self._store, self._lease, self._header = who, store, lease, header
         self.name = secrets.token_hex(6)
         self._results = 0  # numbers below are read or in _late
@@ -60,7 +59,7 @@ class Board:
     def take(self, count: int) -> int:
         """The first of so many numbers that no other process gets."""
         with self._told():
-            return self._store.add("next", count) - count
+            return int(self._store.add("next", count)) - count
 
     def own(self, blocks: Sequence[int]) -> None:
         """Say that this process works at these blocks."""
@@ -79,7 +78,7 @@ class Board:
             owner = self._store.get(key).decode() if self._store.check([key]) else ""
             if not living and not self.gone(owner or key):
                 return False
-            return self._store.compare_set(key, owner, self.name).decode() == self.name
+            return str(self._store.compare_set(key, owner, self.name).decode()) == self.name
 
     # ---- results ------------------------------------------------------------------------------------------
 
@@ -97,6 +96,16 @@ class Board:
             first = self._store.compare_set(f"file/{name}", "", self.name).decode() == self.name
         if first:
             self.publish(content.indices, content.sums)
+
+    def tell(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Give what the engine tells about the run to all; returns what the first of them gave."""
+        with self._told():
+            return dict(json.loads(self._store.compare_set("told", "", json.dumps(told, sort_keys=True))))
+
+    def heard(self) -> dict[str, Any]:
+        """What the first process told, empty before."""
+        with self._told():
+            return dict(json.loads(self._store.get("told"))) if self._store.check(["told"]) else {}
 
     def news(self) -> Iterator[tuple[Indices, Array]]:
         """What was published since the last call."""
@@ -193,11 +202,3 @@ class Board:
                 f"{self._who}: the store that the processes of this run share is gone, as the process or launcher that kept "
                 f"it has ended ({(str(error).splitlines() or [''])[0]}); start again, with the same resume= to go on"
             ) from error
-
-
-def prefixed(store: Store, *parts: object) -> Store:
-    """The part of a store that belongs to one run."""
-    return PrefixStore("/".join(map(str, ("thalweg", "landscape", *parts))), store)
-
-
-PATIENCE = timedelta(minutes=5)  # for the other processes to find the store

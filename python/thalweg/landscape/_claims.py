@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 import xxhash
 
-from .. import _check
-from ._board import PATIENCE, Board, prefixed
+from ._board import Board
 from ._journal import Journal, family, keep, rank_path, read
 from ._journal_file import Header
 from ._ledger import Array, Indices, Ledger
+from ._sharing import Meeting
 
-LEASE = 5.0  # seconds
 _BLOCKS = 4096  # most blocks of a run: their owners are single keys of the store
 _PUBLISH_SECONDS = 0.5
 _HEAR_SECONDS = 2.0
 _MEET_SECONDS = 30.0
 _LOOK = 32  # blocks looked at in one turn of waiting
-
-
-class Share(NamedTuple):
-    """Where the processes of a run meet."""
-
-    store: dist.Store
-    rank: int | None = None  # None: the order in which they come
-    world: int | None = None  # how many there are; None: as many as come
 
 
 class SharedLedger(Ledger):
@@ -48,10 +36,9 @@ class SharedLedger(Ledger):
         who: The function that the user called, for errors.
         order: [points] as `Ledger`, the same in all processes.
         columns: As `Ledger`.
-        share: The processes; its store serves this run alone.
+        meeting: The processes.
         identity: All that the bits of a point depend on, JSON-able.
         path: The journal, or None. Each process writes its own (`run.rank0.sqlite` …) and reads all that it sees.
-        lease: Seconds without a sign of life after which a process counts as gone.
     """
 
     def __init__(
@@ -59,18 +46,18 @@ class SharedLedger(Ledger):
         who: str,
         order: Indices,
         columns: int,
-        share: Share,
+        meeting: Meeting,
         identity: Mapping[str, Any],
         path: str | os.PathLike[str] | None = None,
-        lease: float = LEASE,
     ) -> None:
         super().__init__(order, columns)
-        self._who, self._lease = who, lease
+        self._who, self._lease = who, meeting.lease
         header = Header.of(identity, len(self.order), columns)
-        self._board = Board(who, share.store, lease, header)
-        self._rank = self._board.number if share.rank is None else share.rank
+        self._board = Board(who, meeting.store, meeting.lease, header)
+        self._rank = self._board.number if meeting.rank is None else meeting.rank
         self.journal: Journal | None = None
         self._block = max(1, -(-len(self.order) // _BLOCKS))
+        self._has_told = False
         self._exhausted = False  # no block is left to claim
         self._hand: Indices = np.empty(0, np.int64)  # claimed, in order
         self._fresh: list[tuple[Indices, Array]] = []  # done here, not yet published
@@ -79,8 +66,8 @@ class SharedLedger(Ledger):
         try:
             if path is not None:
                 self._read_journals(Path(path), header)
-                if share.world is not None:
-                    self._board.meet(self._rank, share.world, max(lease, _MEET_SECONDS))
+                if meeting.world is not None:
+                    self._board.meet(self._rank, meeting.world, max(meeting.lease, _MEET_SECONDS))
             self._hear()
         except BaseException as error:
             self.__exit__(type(error), error, None)
@@ -115,6 +102,7 @@ class SharedLedger(Ledger):
             self._publish()
             self._hear()
             if self.done.all():
+                self.told = self._board.heard() or self.told
                 return self._hand
             if not self._take_over(max(1, size // self._block)):
                 time.sleep(0.02)
@@ -131,6 +119,14 @@ class SharedLedger(Ledger):
             self._publish()
         if now - self._heard >= _HEAR_SECONDS:
             self._hear()
+
+    def tell(self, told: Mapping[str, Any]) -> None:
+        """See Ledger; the first process to tell speaks for all."""
+        if not self._has_told:
+            self._has_told = True
+            super().tell(self._board.tell(told))
+            if self.journal is not None:
+                self.journal.tell(self.told)
 
     # ---- claims -------------------------------------------------------------------------------------------
 
@@ -182,6 +178,8 @@ class SharedLedger(Ledger):
                     continue  # its process works with it, and publishes what it holds
         for place, content in found.items():
             keep(self, content)
+            if content.told:
+                self._board.tell(content.told)
             if len(content.indices):
                 digest = xxhash.xxh3_64_hexdigest(content.indices.tobytes() + content.sums.tobytes())
                 self._board.publish_once(f"{place.name}/{digest}", content)
@@ -200,41 +198,3 @@ class SharedLedger(Ledger):
             if new.any():
                 self._changed = time.monotonic()
         self._heard = time.monotonic()
-
-
-_runs = itertools.count()  # the processes of a program share their runs in the same order
-
-
-def sharing(who: str, share: Any) -> Share:
-    """What `share=True` or a store means here: the processes, with a part of the store for the next run.
-
-    Raises:
-        TypeError: Neither True nor a store.
-        RuntimeError: True, and this process has no others that it knows of.
-    """
-    if isinstance(share, dist.Store):
-        return Share(prefixed(share, next(_runs)))
-    if share is not True:
-        raise TypeError(
-            f"{who}: share must be True (under torchrun or with a process group) or a torch.distributed.Store, got "
-            f"{_check.describe(share)}"
-        )
-    if dist.is_available() and dist.is_initialized():
-        store = dist.distributed_c10d._get_default_store()  # type: ignore[no-untyped-call]
-        found = Share(store, dist.get_rank(), dist.get_world_size())
-    elif {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
-        found = _rendezvous()
-    else:
-        raise RuntimeError(
-            f"{who}: share=True needs processes to share with; start the program with torchrun --nproc-per-node N, "
-            "initialise a process group, or pass a torch.distributed.Store"
-        )
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return found._replace(store=prefixed(found.store, attempt, next(_runs)))
-
-
-@functools.cache
-def _rendezvous() -> Share:
-    """The store of torchrun, or of rank 0; no collective and no process group."""
-    store, rank, world = next(iter(dist.rendezvous("env://", timeout=PATIENCE)))  # type: ignore[attr-defined]
-    return Share(store, rank, world)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from .. import _check
-from ._journal_file import Content, Header, append, connect, contents, create, told
+from ._journal_file import Content, Header, append, connect, contents, create, in_words, tell
 from ._ledger import Array, Indices, Ledger
 
-_COMMIT_SECONDS = 0.5  # a kill loses at most this much beside the points in work
+_COMMIT_SECONDS = 0.25  # a kill loses at most this much beside the points in work
 _CHECKPOINT_SECONDS = 30.0  # from the -wal file into the file itself; the only fsync
 
 
@@ -40,7 +40,7 @@ class Journal:
     def __init__(self, who: str, path: Path, header: Header, wait: float = 0.0) -> None:
         self.path, self.header, self._who = path, header, who
         if not path.exists():
-            create(who, path, Content(header, np.empty(0, np.int64), np.empty((0, header.columns))))
+            create(who, path, Content.empty(header))
         self._file = connect(who, path, wait=wait)
         try:
             self.content = contents(who, path, self._file)
@@ -52,15 +52,20 @@ class Journal:
         self._committed = self._checkpointed = time.monotonic()
 
     def add(self, indices: Indices, sums: Array) -> None:
-        """Note the sums [n, columns] of points [n]; written at once, or with the next after half a second."""
+        """Note the sums [n, columns] of points [n]; written at once, or with the next after a quarter of a second."""
         self._waiting.append((np.array(indices, np.int64), np.array(sums, np.float64)))
         if time.monotonic() - self._committed >= _COMMIT_SECONDS:
             self.commit()
 
+    def tell(self, told: Mapping[str, Any]) -> None:
+        """Write what the engine tells about the run."""
+        with in_words(self._who, self.path):
+            tell(self._file, self.header, told)
+
     def commit(self) -> None:
         """Write what was noted."""
         now = time.monotonic()
-        with told(self._who, self.path):
+        with in_words(self._who, self.path):
             if self._waiting:
                 indices, sums = zip(*self._waiting, strict=True)
                 append(self._file, self.header, np.concatenate(indices), np.concatenate(sums))
@@ -111,6 +116,12 @@ class JournaledLedger(Ledger):
         super().add(indices, sums)
         self.journal.add(indices, sums)
 
+    def tell(self, told: Mapping[str, Any]) -> None:
+        """See Ledger."""
+        if told != self.told:
+            super().tell(told)
+            self.journal.tell(told)
+
 
 def read(who: str, path: Path, header: Header | None = None) -> Content:
     """All that a journal holds with which no process works; checks that it is the run of `header`."""
@@ -127,6 +138,7 @@ def keep(ledger: Ledger, content: Content) -> None:
     """What a journal holds becomes done."""
     ledger.sums[content.indices] = content.sums
     ledger.done[content.indices] = True
+    ledger.told = content.told or ledger.told
 
 
 def rank_path(path: Path, rank: int) -> Path:
@@ -210,4 +222,5 @@ def _joined(who: str, path: Path, whole: Content, more: Content) -> Content:
         whole.header,
         np.concatenate([whole.indices, more.indices[~both]]),
         np.concatenate([whole.sums, more.sums[~both]]),
+        whole.told or more.told,
     )

@@ -27,6 +27,7 @@ _APPLICATION = 0x74686C77  # "thlw", in SQLite's own header
 _TABLES = """
 CREATE TABLE header (format INTEGER, identity TEXT, points INTEGER, columns INTEGER, checksum TEXT);
 CREATE TABLE records (number INTEGER PRIMARY KEY, indices BLOB, sums BLOB, checksum TEXT);
+CREATE TABLE told (number INTEGER PRIMARY KEY, told TEXT, checksum TEXT);
 """
 
 
@@ -47,8 +48,8 @@ class Header(NamedTuple):
         wanted, found = dict(expected._leaves()), dict(self._leaves())
         names = [n for n in {**wanted, **found} if wanted.get(n, "nothing") != found.get(n, "nothing")]
         if names:
-            told = "; ".join(f"{n}: expected {wanted.get(n, 'nothing')}, got {found.get(n, 'nothing')}" for n in names)
-            raise ValueError(f"{who}: {what} belongs to another run: {told}. Set these as they are there, or {_REMEDY}")
+            text = "; ".join(f"{n}: expected {wanted.get(n, 'nothing')}, got {found.get(n, 'nothing')}" for n in names)
+            raise ValueError(f"{who}: {what} belongs to another run: {text}. Set these as they are there, or {_REMEDY}")
 
     def _leaves(self) -> Iterator[tuple[str, str]]:
         yield from _leaves({**json.loads(self.identity), "points": self.points, "columns": self.columns})
@@ -60,6 +61,12 @@ class Content(NamedTuple):
     header: Header
     indices: Indices  # [n]
     sums: Array  # [n, columns]
+    told: dict[str, Any]  # by the engine, empty before the first point
+
+    @classmethod
+    def empty(cls, header: Header) -> Content:
+        """Of a new journal."""
+        return cls(header, np.empty(0, np.int64), np.empty((0, header.columns)), {})
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
@@ -87,7 +94,7 @@ def create(who: str, path: Path, content: Content) -> bool:
     header = content.header
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with told(who, path), closing(sqlite3.connect(temporary, isolation_level=None)) as file:
+        with in_words(who, path), closing(sqlite3.connect(temporary, isolation_level=None)) as file:
             file.execute("PRAGMA journal_mode=MEMORY").fetchall()
             file.execute(f"PRAGMA application_id={_APPLICATION}")
             file.executescript(f"BEGIN; {_TABLES}")
@@ -95,6 +102,8 @@ def create(who: str, path: Path, content: Content) -> bool:
             file.execute("INSERT INTO header VALUES (?, ?, ?, ?, ?)", row)
             if len(content.indices):
                 append(file, header, content.indices, content.sums)
+            if content.told:
+                tell(file, header, content.told)
             file.execute("COMMIT")
         return _rename(temporary, path)
     finally:
@@ -125,7 +134,7 @@ def connect(who: str, path: Path, *, writing: bool = True, wait: float = 0.0) ->
             f"{who}: {path} is not a journal of thalweg, or its beginning is damaged; give another path, or delete it to "
             "start anew"
         )
-    with told(who, path):
+    with in_words(who, path):
         file = sqlite3.connect(path, timeout=wait, isolation_level=None)
         try:
             file.execute("PRAGMA locking_mode=EXCLUSIVE").fetchall()
@@ -173,9 +182,15 @@ def append(file: sqlite3.Connection, header: Header, indices: Indices, sums: Arr
     file.execute("INSERT INTO records (indices, sums, checksum) VALUES (?, ?, ?)", row)
 
 
+def tell(file: sqlite3.Connection, header: Header, told: Mapping[str, Any]) -> None:
+    """What the engine tells about the run."""
+    text = json.dumps(told, sort_keys=True)
+    file.execute("INSERT OR REPLACE INTO told VALUES (1, ?, ?)", (text, _checksum(header.identity, text)))
+
+
 def contents(who: str, path: Path, file: sqlite3.Connection) -> Content:
     """All records, each checked."""
-    with told(who, path):
+    with in_words(who, path):
         rows = file.execute("SELECT format, identity, points, columns, checksum FROM header").fetchall()
         if len(rows) != 1 or rows[0][-1] != _checksum(*map(str, rows[0][:-1])):
             raise _damaged(who, path, "its header does not match its checksum")
@@ -190,7 +205,12 @@ def contents(who: str, path: Path, file: sqlite3.Connection) -> Content:
                 raise _damaged(who, path, f"record {number} does not match its checksum")
             indices.append(np.frombuffer(parts[0], np.int64))
             sums.append(np.frombuffer(parts[1], np.float64))
-    return Content(header, np.concatenate(indices), np.concatenate(sums).reshape(-1, header.columns))
+        told: dict[str, Any] = {}
+        for _, text, checksum in file.execute("SELECT * FROM told"):
+            if not isinstance(text, str) or checksum != _checksum(header.identity, text):
+                raise _damaged(who, path, "what it tells of the run does not match its checksum")
+            told = json.loads(text)
+    return Content(header, np.concatenate(indices), np.concatenate(sums).reshape(-1, header.columns), told)
 
 
 def _damaged(who: str, path: Path, why: str) -> ValueError:
@@ -198,7 +218,7 @@ def _damaged(who: str, path: Path, why: str) -> ValueError:
 
 
 @contextmanager
-def told(who: str, path: Path) -> Iterator[None]:
+def in_words(who: str, path: Path) -> Iterator[None]:
     """SQLite's errors as ours."""
     try:
         yield
