@@ -42,12 +42,14 @@ class How:
         progress: Whether there is one.
         order: [points] every index once; None: as they come.
         shown: Called with the ledger after every call of the engine.
+        ledger: Makes the ledger from order and columns.
     """
 
     what: str = "points"
     progress: bool = False
     order: Indices | None = None
     shown: Callable[[Ledger], object] = lambda ledger: None
+    ledger: Callable[[Indices, int], Ledger] = Ledger
 
 
 @dataclass
@@ -56,6 +58,10 @@ class Run:
 
     values: dict[str, Array]
     told: dict[str, Any]
+
+    def first(self) -> dict[str, float]:
+        """The values at the first point."""
+        return {name: float(value[0]) for name, value in self.values.items()}
 
 
 @dataclass
@@ -70,6 +76,7 @@ class Evaluation:
         train_mode: See Evaluator.
         on_device: Whether the core takes the model's memory for a CUDA device's.
         batches: The data, where the model is.
+        draws: Whether a point has drawn random numbers so far.
     """
 
     model: nn.Module
@@ -79,6 +86,7 @@ class Evaluation:
     train_mode: bool
     on_device: bool
     batches: Sequence[Batch] = ()
+    draws: bool = False
     _refusal: Refusal = field(default_factory=Refusal)
 
     @property
@@ -98,9 +106,17 @@ class Evaluation:
         bar = tqdm(total=len(points), desc=how.what, unit="point", leave=False, disable=None if how.progress else True)
         with self._enough_memory(), bar, untouched(self.model, self.params) as saved, torch.inference_mode():
             self._evaluation_mode()
-            engine = self._engine(start(saved), points)
-            totals = run(engine, points, Ledger(order, self.measure.columns), bar.update, how.shown)
-        return Run(self.values(totals), dict(engine.told))
+            move = start(saved)
+            same = SameStart(self.model, self.device)
+            ledger = how.ledger(order, self.measure.columns)
+
+            def shown(ledger: Ledger) -> None:
+                bar.n = int(ledger.done.sum())  # also those that came from a journal or another process
+                how.shown(ledger)
+
+            totals = run(self._engine(move, same, points), points, ledger, bar.update, shown)
+            self.draws = self.draws or same.drew()
+        return Run(self.values(totals), ledger.told)
 
     def values(self, totals: Array) -> dict[str, Array]:
         """Metrics by name, [points] each, from running sums [points, columns]; NaN where these are."""
@@ -108,8 +124,7 @@ class Evaluation:
         values = np.array([self.measure.values(row, samples) for row in totals.tolist()])
         return {name: values[:, i].copy() for i, name in enumerate(self.measure.names)}
 
-    def _engine(self, move: _walk.Move, points: Array) -> Engine:
-        same = SameStart(self.model, self.device)
+    def _engine(self, move: _walk.Move, same: SameStart, points: Array) -> Engine:
         prepare = self._recalibrate if self.bn == "recalibrate" else None
         task = Task(self.model, move, same, prepare, self.measure, self.batches)
         if self.on_device:
