@@ -1,7 +1,7 @@
-r"""Linear layers and convolutions, whose outputs are linear in their weights.
+"""Linear layers and convolutions, whose outputs are linear in their weights.
 
-With weights :math:`W = W_0 + \sum_j c_j D_j` (biases and a BatchNorm folded in) the outputs for an input that no point
-changes are :math:`W_0 x + \sum_j c_j D_j x`: the products are computed once. Knows no graph.
+With weights W = W_0 + Σ c_j D_j (biases and a BatchNorm folded in) the outputs for an input that no point
+changes are W_0 x + Σ c_j (D_j x): the products are computed once. Knows no graph.
 """
 
 from __future__ import annotations
