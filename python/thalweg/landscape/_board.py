@@ -48,9 +48,10 @@ class Board:
         self._closed = threading.Event()
         with self._told():
             first = store.compare_set("header", "", json.dumps(header)).decode()
+        Header(*json.loads(first)).check(who, "the work of the other processes", header)
+        with self._told():
             self.number = store.add("processes", 1) - 1
             store.set(f"process/{self.number}", self.name)
-        header.check(who, "this process", Header(*json.loads(first)))
         self._thread = threading.Thread(target=self._beat, name="thalweg heartbeat", daemon=True)
         self._thread.start()
 
