@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import stand_in  # noqa: F401  # before thalweg
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+import stand_in  # noqa: F401  # before thalweg
 import thalweg as tw
 
 AXES: dict[str, tuple[float, float, int]] = {"x": (-1, 1, 41), "y": (-1, 2, 37)}

@@ -28,19 +28,16 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow, pytest.mark.subprocess]
 POINTS = AXES["x"][2] * AXES["y"][2]
 
 
-def _start(
-    out: Path, resume: Path | None, log: Path, how: str = "none", **environment: str
-) -> subprocess.Popen[str]:
+def _start(out: Path, resume: Path | None, log: Path, how: str = "none", **environment: str) -> subprocess.Popen[str]:
     """A process that is about to evaluate its first point."""
     script = Path(__file__).with_name("landscape_process.py")
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, str(script), str(out), str(resume or "none"), str(log), how],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    return process
 
 
 def _ready(process: subprocess.Popen[str]) -> None:
@@ -115,14 +112,17 @@ def test_killed_again_and_again(tmp_path: Path, whole: tw.landscape.Surface) -> 
     _finish(process)
     assert len(_times(log)) == POINTS - before
     _same(_surface(tmp_path / "out.npz"), whole)
-    print(f"{kills} kills: {lost} points of {POINTS} lost in all, at most {max(losses):.2f} s at a time; {before} before the last start")
+    print(
+        f"{kills} kills: {lost} points of {POINTS} lost in all, at most {max(losses):.2f} s at a time; {before} before the last start"
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_processes_share_and_all_have_the_same_bits(tmp_path: Path, whole: tw.landscape.Surface, count: int) -> None:
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     started = [
-        _start(tmp_path / f"{i}.npz", tmp_path / "run.sqlite", tmp_path / f"log{i}", str(store.port)) for i in range(count)
+        _start(tmp_path / f"{i}.npz", tmp_path / "run.sqlite", tmp_path / f"log{i}", str(store.port))
+        for i in range(count)
     ]
     for process in started:
         _finish(process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +28,9 @@ Opener = Callable[..., SharedLedger]
 
 
 def _opener(store: Any, path: Path | None = None, lease: float = 30.0, world: int | None = None) -> Opener:
-    def opened(rank: int | None = None, identity: dict[str, Any] | None = None, place: Path | None = path) -> SharedLedger:
+    def opened(
+        rank: int | None = None, identity: dict[str, Any] | None = None, place: Path | None = path
+    ) -> SharedLedger:
         return SharedLedger("test", ORDER, COLUMNS, Meeting(store, rank, world, lease), identity or {"a": 1}, place)
 
     return opened
@@ -79,7 +82,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 def test_processes_evaluate_every_point_once_and_all_have_all(store: Any, count: int) -> None:
     opener = _opener(store)
     shares = _together([lambda seconds=0.001 * i: _evaluate(opener(), 5, seconds) for i in range(count)])
-    assert sorted(sum(shares, [])) == list(range(POINTS))
+    assert sorted([*itertools.chain(*shares)]) == list(range(POINTS))
     assert count == 1 or max(map(len, shares)) < POINTS
 
 
@@ -87,7 +90,7 @@ def test_points_come_in_order_and_in_blocks_of_the_size_asked_for() -> None:
     with _opener(dist.HashStore())() as ledger:
         got = [ledger.next(size).tolist() for size in (1, 5, 100)]
         assert [len(part) for part in got] == [1, 5, 100]
-        assert sum(got, []) == ORDER[:106].tolist()
+        assert [*itertools.chain(*got)] == ORDER[:106].tolist()
         ledger.add(np.arange(POINTS), SUMS)
 
 
@@ -138,7 +141,7 @@ def test_one_of_several_takes_over() -> None:
     silent.next(60)
     silent._board._closed.set()
     shares = _together([lambda: _evaluate(opener(), 5, 0.01) for _ in range(3)])
-    assert sorted(sum(shares, [])) == list(range(POINTS)), "each point once"
+    assert sorted([*itertools.chain(*shares)]) == list(range(POINTS)), "each point once"
 
 
 def test_a_process_that_lives_and_hangs_holds_nobody_up() -> None:
@@ -175,7 +178,9 @@ def test_a_process_that_dies_between_two_requests_leaves_no_gap() -> None:
 def test_other_settings_are_refused() -> None:
     opener = _opener(dist.HashStore())
     with opener(identity={"seed": 3, "bn": "frozen"}) as first:
-        with pytest.raises(ValueError, match="the work of the other processes belongs to another run: seed: expected 4, got 3"):
+        with pytest.raises(
+            ValueError, match="the work of the other processes belongs to another run: seed: expected 4, got 3"
+        ):
             opener(identity={"seed": 4, "bn": "frozen"})
         first.add(ORDER, SUMS)
 
@@ -197,7 +202,7 @@ def test_any_number_of_processes_goes_on_from_what_three_left(tmp_path: Path, wo
     assert [p.name for p in family(tmp_path / "run.sqlite")] == [f"run.rank{i}.sqlite" for i in range(3)]
     opener = _opener(dist.HashStore(), tmp_path / "run.sqlite", world=world)
     own = _together([lambda rank=rank: _evaluate(opener(rank), 3, 0.002) for rank in range(world)])
-    assert sorted(sum(own, [])) == sorted(np.concatenate(shares[3:]).tolist())
+    assert sorted([*itertools.chain(*own)]) == sorted(np.concatenate(shares[3:]).tolist())
     again = _opener(dist.HashStore(), tmp_path / "run.sqlite", world=1)
     assert _evaluate(again(0)) == [], "complete"
 
@@ -210,7 +215,7 @@ def test_processes_without_a_common_file_system_share_what_their_files_hold(tmp_
         (tmp_path / f"run.rank{rank}.sqlite").rename(tmp_path / str(rank) / f"run.rank{rank}.sqlite")
     opener = _opener(dist.HashStore(), world=2)
     work = [lambda rank=rank: _evaluate(opener(rank, place=tmp_path / str(rank) / "run.sqlite")) for rank in range(2)]
-    assert sorted(sum(_together(work), [])) == sorted(shares[2].tolist())
+    assert sorted([*itertools.chain(*_together(work))]) == sorted(shares[2].tolist())
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -219,13 +224,13 @@ def test_a_store_that_dies_is_a_clear_error_and_the_journal_keeps_the_work(tmp_p
     client = dist.TCPStore("127.0.0.1", server.port, is_master=False)
     opener = _opener(client, tmp_path / "run.sqlite", lease=0.5)
     started = time.monotonic()
-    with pytest.raises(RuntimeError, match=r"test: the store that .* is gone.*start again, with the same resume="):
-        with opener() as ledger:
-            done = ledger.next(40)
-            del server
-            time.sleep(0.6)
-            ledger.add(done, SUMS[done])
-            ledger.next(40)
+    gone = pytest.raises(RuntimeError, match=r"test: the store that .* is gone.*start again, with the same resume=")
+    with gone, opener() as ledger:
+        done = ledger.next(40)
+        del server
+        time.sleep(0.6)
+        ledger.add(done, SUMS[done])
+        ledger.next(40)
     assert time.monotonic() - started < 10
     left = _evaluate(_opener(dist.HashStore(), tmp_path / "run.sqlite")())
     assert sorted(left) == sorted(set(range(POINTS)) - set(done.tolist()))
@@ -237,7 +242,9 @@ def test_whom_a_run_is_shared_with(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Linear(3, 2)
     ev = tw.landscape.Evaluator(model, "mse", (torch.randn(5, 3), torch.randn(5, 2)))
     directions = tw.landscape.random_directions(model)
-    with pytest.raises(RuntimeError, match="Evaluator.grid: share=True needs processes to share with; start the program"):
+    with pytest.raises(
+        RuntimeError, match="Evaluator.grid: share=True needs processes to share with; start the program"
+    ):
         ev.grid(directions, share=True)
     with pytest.raises(TypeError, match="share must be True"):
         ev.line(directions, share="127.0.0.1")

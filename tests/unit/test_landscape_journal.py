@@ -94,7 +94,9 @@ def test_records_are_written_by_time_however_few(tmp_path: Path, rng: np.random.
         for _ in range(2):
             time.sleep(0.3)
             ledger.add(ledger.next(1), _sums(rng)[:1])
-            beside = sqlite3.connect(tmp_path / "copy.sqlite")  # the file and what a killed process would leave beside it
+            beside = sqlite3.connect(
+                tmp_path / "copy.sqlite"
+            )  # the file and what a killed process would leave beside it
             for ending in ("", "-wal"):
                 (tmp_path / f"copy.sqlite{ending}").write_bytes((tmp_path / f"run.sqlite{ending}").read_bytes())
             assert beside.execute("SELECT count(*) FROM records").fetchone() == (int(ledger.done.sum()),)
@@ -156,7 +158,7 @@ def test_flipped_bits_are_refused_or_do_not_matter(tmp_path: Path) -> None:
         try:
             content = read("Evaluator.grid", path, Header.of(IDENTITY, POINTS, COLUMNS))
         except ValueError as error:
-            assert str(path) in str(error)  # noqa: PT017
+            assert str(path) in str(error)
             assert "delete it" in str(error) or "another file" in str(error)
             refused += 1
         else:
@@ -180,7 +182,9 @@ def test_what_is_no_journal_is_refused_and_left_alone(tmp_path: Path, what: str)
     else:
         path.write_bytes({"random": rng.bytes(5000), "empty": b"", "text": b"SQLite format 3\0"}[what])
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"Evaluator.grid: .*run.sqlite is (not a journal of thalweg|damaged).*delete it"):
+    with pytest.raises(
+        ValueError, match=r"Evaluator.grid: .*run.sqlite is (not a journal of thalweg|damaged).*delete it"
+    ):
         _ledger(path)
     assert path.read_bytes() == before
 
@@ -250,7 +254,9 @@ def test_merge_refuses_foreign_and_tells_of_differing_journals(tmp_path: Path, r
     _written(tmp_path / "a.sqlite", sums)
     with _ledger(tmp_path / "b.sqlite", identity={**IDENTITY, "weights_hash": "xyz"}):
         pass
-    with pytest.raises(ValueError, match=r'landscape.merge: .*b.sqlite belongs .* weights_hash: expected "abc", got "xyz"'):
+    with pytest.raises(
+        ValueError, match=r'landscape.merge: .*b.sqlite belongs .* weights_hash: expected "abc", got "xyz"'
+    ):
         tw.landscape.merge([tmp_path / "a.sqlite", tmp_path / "b.sqlite"], tmp_path / "out.sqlite")
     assert not (tmp_path / "out.sqlite").exists()
     other = sums.copy()
