@@ -123,6 +123,15 @@ def test_a_failed_process_is_replaced_at_once(caplog: pytest.LogCaptureFixture) 
     assert "ZeroDivisionError: at a point" in caplog.text
 
 
+def test_what_a_failing_process_had_done_is_not_done_again() -> None:
+    opener = _opener(dist.HashStore())
+    with pytest.raises(KeyboardInterrupt), opener() as failing:
+        done = failing.next(20)
+        failing.add(done, SUMS[done])
+        raise KeyboardInterrupt
+    assert sorted(_evaluate(opener())) == sorted(set(range(POINTS)) - set(done.tolist()))
+
+
 def test_a_silent_process_is_replaced_after_its_lease() -> None:
     opener = _opener(dist.HashStore(), lease=0.5)
     silent = opener()

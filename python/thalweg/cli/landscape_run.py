@@ -19,7 +19,7 @@ from torch import nn
 
 from .. import landscape
 from ..landscape import Line, Surface
-from ..landscape.directions import NORMS
+from ..landscape._norms import NORMS
 from ._stop import stoppable
 
 _BN = ("frozen", "recalibrate", "batch")
@@ -181,7 +181,7 @@ def _given(option: str, text: str) -> Any:
         ) from None
     for name in path.split("."):
         if not hasattr(value, name):
-            raise ValueError(f"{who}: {module} has no {path!r}")
+            raise ValueError(f"{who}: module {module!r} has no {path!r}")
         value = getattr(value, name)
     if not callable(value):
         raise ValueError(f"{who}: {text} must be callable, got {type(value).__name__}")

@@ -82,8 +82,7 @@ class SharedLedger(Ledger):
                 self.journal.close()
         finally:
             try:
-                if error is None:
-                    self._publish()
+                self._publish()
                 self._board.leave(error, last=self._rank == 0)
             except RuntimeError:
                 if error is None:
