@@ -194,6 +194,27 @@ def test_other_settings_are_refused() -> None:
         first.add(ORDER, SUMS)
 
 
+def test_a_rank_with_a_foreign_journal_stops_and_the_others_do_not_wait(tmp_path: Path) -> None:
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+    foreign = SharedLedger(
+        "test", ORDER, COLUMNS, Meeting(dist.HashStore(), 1), {"a": 2}, tmp_path / "1" / "run.sqlite"
+    )
+    with foreign:
+        foreign.add(ORDER, SUMS)
+    opener = _opener(dist.HashStore(), world=2)
+    started = time.monotonic()
+
+    def second() -> list[int]:
+        with pytest.raises(ValueError, match=r"test: .*run.rank1.sqlite belongs to another run: a: expected 1, got 2"):
+            opener(1, place=tmp_path / "1" / "run.sqlite")
+        return []
+
+    first, _ = _together([lambda: _evaluate(opener(0, place=tmp_path / "0" / "run.sqlite")), second])
+    assert len(first) == POINTS
+    assert time.monotonic() - started < 10, "ranks wait for each other up to 30 s"
+
+
 def _journals(folder: Path, shares: list[npt.NDArray[np.int64]]) -> None:
     """What processes left that were stopped before the end."""
     opener = _opener(dist.HashStore(), folder / "run.sqlite")

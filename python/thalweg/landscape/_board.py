@@ -152,11 +152,11 @@ class Board:
         return now - self._signs[process][1] > self._lease
 
     def meet(self, rank: int, world: int, patience: float) -> None:
-        """Wait until all ranks have come here, but no longer than `patience` seconds."""
+        """Wait until all ranks have come here or one has failed, but no longer than `patience` seconds."""
         with self._told():
             self._store.set(f"ready/{rank}", self.name)
             keys, end = [f"ready/{r}" for r in range(world)], time.monotonic() + patience
-            while not self._store.check(keys) and time.monotonic() < end:
+            while not self._store.check(keys) and not self._store.add("failures", 0) and time.monotonic() < end:
                 time.sleep(0.01)
 
     def leave(self, error: BaseException | None, last: bool) -> None:
@@ -165,13 +165,14 @@ class Board:
             with self._told():
                 if error is not None:
                     self._store.set(f"failed/{self.name}", f"{type(error).__name__}: {error}"[:500])
+                    self._store.add("failures", 1)
                 else:
                     self._store.set(f"left/{self.name}", "")
                 while error is None and last and not self._all_left():
                     time.sleep(0.01)
         finally:
             self._closed.set()
-            self._thread.join()
+            self._thread.join(self._lease)
 
     def _all_left(self) -> bool:
         return all(self._has_left(number) for number in range(self._store.add("processes", 0)))

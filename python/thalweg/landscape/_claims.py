@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -81,12 +82,11 @@ class SharedLedger(Ledger):
             if self.journal is not None:
                 self.journal.close()
         finally:
-            try:
-                self._publish()
-                self._board.leave(error, last=self._rank == 0)
-            except RuntimeError:
-                if error is None:
-                    raise
+            with suppress(*[] if error is None else [RuntimeError]):  # of the store, where there is a cause to tell
+                try:
+                    self._publish()
+                finally:
+                    self._board.leave(error, last=self._rank == 0)
 
     def next(self, size: int) -> Indices:
         """See Ledger; waits for what other processes work at, and is empty when all points are done."""
