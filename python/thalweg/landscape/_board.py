@@ -136,6 +136,11 @@ class Board:
 
     # ---- who is there -------------------------------------------------------------------------------------
 
+    def processes(self) -> int:
+        """How many have come so far."""
+        with self._told():
+            return int(self._store.add("processes", 0))
+
     def gone(self, process: str) -> bool:
         """Tell whether a process has failed, or gave no sign of life for the lease, seen from here."""
         with self._told():

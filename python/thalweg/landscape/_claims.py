@@ -59,7 +59,7 @@ class SharedLedger(Ledger):
         self.journal: Journal | None = None
         self._block = max(1, -(-len(self.order) // _BLOCKS))
         self._has_told = False
-        self._exhausted = False  # no block is left to claim
+        self._reached = 0  # blocks that were claimed, as far as known here
         self._hand: Indices = np.empty(0, np.int64)  # claimed, in order
         self._fresh: list[tuple[Indices, Array]] = []  # done here, not yet published
         self._published = self._heard = self._changed = self._given = time.monotonic()
@@ -130,14 +130,15 @@ class SharedLedger(Ledger):
     # ---- claims -------------------------------------------------------------------------------------------
 
     def _claim(self, count: int) -> bool:
-        """Take the next blocks; False when none is left."""
-        if self._exhausted:
-            return False
+        """Take the next blocks, fewer towards the end, so that all finish together; False when none is left."""
         last = -(-len(self.order) // self._block)
+        if self._reached >= last:
+            return False
+        count = max(1, min(count, (last - self._reached) // (2 * self._board.processes())))
         start = self._board.take(count)
         blocks = range(start, min(start + count, last))
         self._hold([block for block in blocks if not self.done[self._members(block)].all()])
-        self._exhausted = start + count >= last
+        self._reached = start + count
         return bool(len(blocks))
 
     def _take_over(self, count: int) -> bool:
