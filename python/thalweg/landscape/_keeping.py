@@ -126,7 +126,7 @@ def _places(
     return {
         "coordinates_hash": _hash(np.ascontiguousarray(points).tobytes()),
         "directions_hashes": [
-            _weights.hash_of({str(i): tensor for i, tensor in enumerate(vector)}) for vector in vectors
+            _hash(*(_weights.hash_of({"": tensor}).encode() for tensor in vector)) for vector in vectors
         ],
         "ends_hashes": [_weights.hash_of(_weights.state_of("Evaluator.line", end)) for end in ends],
     }
