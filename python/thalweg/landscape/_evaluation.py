@@ -5,12 +5,14 @@ Knows no axes and no results.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -25,6 +27,7 @@ from ._points import Batch
 from ._run import run
 from ._saved import SameStart, Saved, untouched
 from .engines import Array, Engine, Task
+from .engines.approximate import error_of, places_to_probe
 from .engines.choice import Choice
 from .engines.tiers import Tiers
 
@@ -42,6 +45,7 @@ class How:
         order: [points] every index once; None: as they come.
         shown: Called with the ledger after every call of the engine.
         ledger: Makes the ledger from order and columns.
+        rounds: Gives the points one round after the other, see `_run.run`; None: all at once.
     """
 
     what: str = "points"
@@ -49,6 +53,7 @@ class How:
     order: Indices | None = None
     shown: Callable[[Ledger], object] = lambda ledger: None
     ledger: Callable[[Indices, int], Ledger] = Ledger
+    rounds: Callable[[Ledger], Indices] | None = None
 
 
 @dataclass
@@ -57,6 +62,7 @@ class Run:
 
     values: dict[str, Array]
     told: dict[str, Any]
+    done: npt.NDArray[np.bool_]
 
     def first(self) -> dict[str, float]:
         """The values at the first point."""
@@ -77,6 +83,7 @@ class Evaluation:
         batches: The data, where the model is.
         tier: See Evaluator.
         implementation: See Evaluator.
+        precision: See Evaluator.
         draws: Whether a point has drawn random numbers so far.
         choice: How the engine of the last run was chosen; None where there was nothing to choose.
     """
@@ -89,10 +96,15 @@ class Evaluation:
     on_device: bool
     tier: str = "exact"
     implementation: str = "auto"
+    precision: str | None = None
     batches: Sequence[Batch] = ()
     draws: bool = False
     choice: Choice | None = None
-    _tiers: Tiers | None = None
+
+    @functools.cached_property
+    def _tiers(self) -> Tiers:
+        frozen = self.bn == "frozen" and not self.train_mode
+        return Tiers(self.implementation, self.precision, frozen, self.room, self.device, self.on_device)
 
     @property
     def device(self) -> torch.device:
@@ -116,32 +128,54 @@ class Evaluation:
         bar = tqdm(total=len(points), desc=how.what, unit="point", leave=False, disable=None if how.progress else True)
         with self._enough_memory(), bar, untouched(self.model, self.params) as saved, torch.inference_mode():
             self._evaluation_mode()
-            move = start(saved)
             same = SameStart(self.model, self.device)
-            ledger = how.ledger(order, self.measure.columns)
+            prepare = self._recalibrate if self.bn == "recalibrate" else None
+            task = Task(self.model, start(saved), same, prepare, self.measure, self.batches)
+            with how.ledger(order, self.measure.columns) as ledger:
+                if how.rounds is not None:
+                    ledger.order = how.rounds(ledger)
 
-            def shown(ledger: Ledger) -> None:
-                bar.n = int(ledger.done.sum())  # also those that came from a journal or another process
-                how.shown(ledger)
+                def shown(ledger: Ledger) -> None:
+                    bar.n = int(ledger.done.sum())  # also those that came from a journal or another process
+                    how.shown(ledger)
 
-            totals = run(self._engine(move, same, points), points, ledger, bar.update, shown)
+                engine, told = self._engine(task, points, ledger)
+                run(engine, points, ledger, bar.update, shown, told, how.rounds)
+                totals = ledger.totals()
+            told = {**ledger.told, **self._probe(task, points, totals, ledger.done)}
             self.draws = self.draws or same.drew()
-        return Run(self.values(totals), ledger.told)
+        return Run(self.values(totals), told, ledger.done)
+
+    def _engine(self, task: Task, points: Array, ledger: Ledger) -> tuple[Engine, dict[str, Any]]:
+        """The engine, the one that a journal or another process has begun with, and what a result tells of it."""
+        tiers = self._tiers
+        if self.tier == "exact" or task.move.terms is None:
+            self.choice = None
+            return tiers.exact(task, points), {}
+        name = ledger.told.get("implementation")
+        if name is None:
+            self.choice = tiers.choice(task, points)
+            ledger.tell({"implementation": self.choice.name})
+            name = ledger.told["implementation"]
+        if self.choice is None or self.choice.name != name:
+            self.choice = Choice(name, {name: "as this run has begun"})
+        return tiers.named(name, task, points), {"implementation": name}
+
+    def _probe(self, task: Task, points: Array, totals: Array, done: Any) -> dict[str, Any]:
+        """How far approximate losses are from those in the model's own precision, at points that tell most."""
+        if self.tier != "approximate" or "loss" not in self.measure.names:
+            return {}
+        known = np.flatnonzero(done)
+        losses = self.values(totals)["loss"]
+        places = known[places_to_probe(points[known], losses[known])]
+        exact = self.values(self._tiers.exact(task, points[places]).evaluate(points[places], lambda: None))["loss"]
+        return {"error_probe": error_of(losses[places], exact)}
 
     def values(self, totals: Array) -> dict[str, Array]:
         """Metrics by name, [points] each, from running sums [points, columns]; NaN where these are."""
         samples = self.samples
         values = np.array([self.measure.values(row, samples) for row in totals.tolist()])
         return {name: values[:, i].copy() for i, name in enumerate(self.measure.names)}
-
-    def _engine(self, move: _walk.Move, same: SameStart, points: Array) -> Engine:
-        prepare = self._recalibrate if self.bn == "recalibrate" else None
-        task = Task(self.model, move, same, prepare, self.measure, self.batches)
-        if self._tiers is None:
-            frozen = self.bn == "frozen" and not self.train_mode
-            self._tiers = Tiers(self.tier, self.implementation, frozen, self.room)
-        engine, self.choice = self._tiers.engine(task, points, self.device, self.on_device)
-        return engine
 
     def _evaluation_mode(self) -> None:
         self.model.train(self.train_mode)

@@ -30,6 +30,7 @@ def facts(evaluation: Evaluation, data_hash: str, directions: Directions | None)
         "torch": str(torch.__version__),
         "thalweg": _core.__version__,
         "tier": evaluation.tier,
+        **({} if evaluation.precision is None else {"precision": evaluation.precision}),
     }
 
 

@@ -101,7 +101,7 @@ class Keeper:
             lambda: {**conditions, **self._functions(conditions["weights_hash"]), **_places(points, directions, ends)}
         )
         run = self._evaluation.run(start, points, how)
-        return Run(run.values, {**conditions, **run.told})
+        return Run(run.values, {**conditions, **run.told}, run.done)
 
     def _functions(self, weights: str) -> dict[str, Any]:
         """The model and what is measured: their code shows in the values at the model's own weights."""

@@ -112,7 +112,7 @@ class Refinement:
 
 def filled(values: Array, evaluated: Mask) -> Array:
     """Values [ny, nx] with those that were not evaluated put in from the corners of their cell."""
-    out = values.copy()
+    out: Array = values.copy()
     cells = first_cells((values.shape[0], values.shape[1]))
     while cells:
         cell = cells.pop()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from .. import _check
@@ -22,6 +23,7 @@ from ._order import progressive
 from ._points import Batch, axis, hash_of_data, read_batches
 from ._saved import Saved
 from .directions import Directions
+from .engines.approximate import PRECISIONS
 from .engines.choice import Choice
 from .engines.tiers import IMPLEMENTATIONS, TIERS
 from .result import Line, Points, Surface
@@ -64,10 +66,12 @@ class Evaluator:
         train_mode: Evaluate in train mode, Dropout at work with the same draws at every point. BatchNorm follows `bn`.
         tier: "exact": the bits of plain torch. "rounding": the same real numbers, rounded otherwise and several times
             faster: many points at once, the products of the data with the first layer's weights computed once, BatchNorm
-            folded into the layers before it, channels last.
+            folded into the layers before it, channels last. "approximate": that with fewer bits, see `precision`.
         implementation: Of the rounding tier: "program", "threads" (one group of points per thread), "vmap" (torch.func),
             "loop"; "auto" tries them on a few points, drops those whose values differ from the plain loop's, and takes
             the fastest; `choice` tells which and why, as do the results.
+        precision: Of the approximate tier, which needs one: "bf16" (autocast) or "tf32" (on CUDA). Its results have
+            `metadata["error_probe"]`: the largest errors at up to 16 points, against the model's own precision.
 
     Raises:
         TypeError, ValueError: Empty data, a model on several devices, an unknown name, a loss that is NaN at the
@@ -97,6 +101,7 @@ class Evaluator:
         train_mode: bool = False,
         tier: str = "exact",
         implementation: str = "auto",
+        precision: str | None = None,
     ) -> None:
         self.model = model
         params = _weights.parameters("Evaluator", model)
@@ -105,6 +110,7 @@ class Evaluator:
             model, params, Measure(loss_fn, metrics), _check.choice("Evaluator", "bn", bn, BN_MODES), train_mode,
             is_on_device(next(iter(params.values()))), _check.choice("Evaluator", "tier", tier, TIERS),
             _check.choice("Evaluator", "implementation", implementation, IMPLEMENTATIONS),
+            _precision(tier, precision, next(iter(params.values())).device),
         )  # fmt: skip
         tune = batch_size == "tune"
         size = None if tune or batch_size is None else _check.integer("Evaluator", "batch_size", batch_size, 1)
@@ -293,6 +299,19 @@ class Evaluator:
         if directions.origin is not None:
             return directions.origin
         return tuple(p.detach().clone() for p in self._evaluation.params.values())
+
+
+def _precision(tier: str, precision: str | None, device: torch.device) -> str | None:
+    if (tier == "approximate") != (precision is not None):
+        raise ValueError(
+            f"Evaluator: tier='approximate' and precision go together, got tier={tier!r} with precision={precision!r}; "
+            f"precision is one of {', '.join(map(repr, PRECISIONS))}"
+        )
+    if precision is None:
+        return None
+    if _check.choice("Evaluator", "precision", precision, PRECISIONS) == "tf32" and device.type != "cuda":
+        raise ValueError(f"Evaluator: precision 'tf32' is CUDA's, the model is on {device}; use 'bf16'")
+    return precision
 
 
 def _timings(started: float, points: int) -> dict[str, float]:

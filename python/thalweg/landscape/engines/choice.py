@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,7 +48,7 @@ class Choice:
         return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
-def choose(task: Task, builds: dict[str, Build], points: Array, instead: dict[str, str]) -> tuple[Engine, Choice]:
+def choose(task: Task, builds: Mapping[str, Build], points: Array, instead: dict[str, str]) -> Choice:
     """The fastest engine that agrees with the first one of `builds`, on some points and a part of the data.
 
     Args:
@@ -88,7 +88,7 @@ def choose(task: Task, builds: dict[str, Build], points: Array, instead: dict[st
     best = min(times, key=times.__getitem__)
     choice = Choice(best, reasons, times[best])
     _LOG.info("landscape: %s, %s for %d points", choice, choice.predicted(len(points)), len(points))
-    return builds[best](task), choice
+    return choice
 
 
 def _some(task: Task) -> Sequence[tuple[object, object, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +13,15 @@ from ..._preserve import unwrap
 from ..program import Refused
 from . import Array, Engine, Task
 from ._graph import Refusal
-from .choice import Build, Choice, choose
+from .approximate import Approximate
+from .choice import Choice, choose
 from .device import Device
 from .grouped import Grouped
 from .loop import Loop
 from .prefix import Prefixed
 from .sources import Programmed, Vmapped
 
-TIERS = ("exact", "rounding")
+TIERS = ("exact", "rounding", "approximate")
 IMPLEMENTATIONS = ("auto", "loop", "program", "threads", "vmap")
 _FEW = 8  # points from which preparing pays
 _GROUP = {"cpu": (1 << 14, 8), "cuda": (1 << 19, 64)}  # samples, and points, that are evaluated at once
@@ -30,60 +32,66 @@ class Tiers:
     """What the engine of a run is chosen from.
 
     Attributes:
-        tier: See Evaluator.
         implementation: A name, or "auto" for the fastest.
+        precision: Of the approximate tier, or None.
         frozen: Whether every forward pass is a function of weights and inputs alone.
         room: Bytes that may be kept beside the data.
+        device: The model's.
+        on_device: Whether the core takes its memory for a CUDA device's.
         refusal: Of CUDA graphs, from earlier runs.
         chosen: By the names of the weights that move, from earlier runs.
     """
 
-    tier: str
     implementation: str
+    precision: str | None
     frozen: bool
     room: int
+    device: torch.device
+    on_device: bool
     refusal: Refusal = field(default_factory=Refusal)
     chosen: dict[tuple[str, ...], Choice] = field(default_factory=dict)
 
-    def engine(self, task: Task, points: Array, device: torch.device, on_device: bool) -> tuple[Engine, Choice | None]:
-        """The engine for these points; in the exact tier all have the same bits, so nothing is timed."""
+    def exact(self, task: Task, points: Array) -> Engine:
+        """The engine for these points with the bits of plain torch."""
+        moves, outputs = task.move.terms is not None, task.measure.takes_outputs
+        if not self.on_device and self.frozen and moves and outputs:
+            with suppress(Refused):
+                return Prefixed(task, self._moving(task), self.room)
+        return self._plain(task, points)
 
-        def plain(part: Task) -> Engine:
-            if on_device:
-                return Device(part, device, points.shape[1], len(points), self.refusal)
-            return Loop(part)
-
-        if self.tier == "exact":
-            return self._exact(task, plain, on_device), None
-        builds: dict[str, Build] = {"loop": plain}
-        for name in ("program", "threads", "vmap"):
-            builds[name] = functools.partial(self._grouped, name, device)
-        if self.implementation != "auto" and task.move.terms is not None:
-            return self._named(task, builds), None
+    def choice(self, task: Task, points: Array) -> Choice:
+        """Which engine shall evaluate these points of a plane, by a trial where several can."""
+        key = tuple(task.move.moving)
+        if self.implementation != "auto":
+            return Choice(self.implementation, {self.implementation: "as asked for"})
         if (obstacle := self._obstacle(task, len(points))) is not None:
-            return plain(task), Choice("loop", {"others": obstacle})
-        known = self.chosen.get(tuple(task.move.moving))
-        if known is not None:
-            return builds[known.name](task), known
-        engine, choice = choose(task, builds, points, {"vmap": "program"})
-        self.chosen[tuple(task.move.moving)] = choice
-        return engine, choice
+            return Choice("loop", {"others": obstacle})
+        if key not in self.chosen:
+            builds = {name: functools.partial(self._built, name, points=points) for name in IMPLEMENTATIONS[1:]}
+            self.chosen[key] = choose(task, builds, points, {"vmap": "program"})
+        return self.chosen[key]
 
-    def _exact(self, task: Task, plain: Build, on_device: bool) -> Engine:
-        if on_device or not self.frozen or task.move.terms is None or not task.measure.takes_outputs:
-            return plain(task)
-        try:
-            return Prefixed(task, self._moving(task), self.room)
-        except Refused:
-            return plain(task)
+    def named(self, name: str, task: Task, points: Array) -> Engine:
+        """The engine of this name.
 
-    def _named(self, task: Task, builds: dict[str, Build]) -> Engine:
+        Raises:
+            ValueError: It cannot evaluate this run.
+        """
         try:
-            return builds[self.implementation](task)
+            return self._built(name, task, points)
         except Refused as error:
             raise ValueError(
-                f"Evaluator: implementation {self.implementation!r} cannot evaluate this run: {error}; choose 'auto'"
+                f"Evaluator: implementation {name!r} cannot evaluate this run: {error}; choose 'auto'"
             ) from None
+
+    def _built(self, name: str, task: Task, points: Array) -> Engine:
+        engine = self._plain(task, points) if name == "loop" else self._grouped(name, task)
+        return engine if self.precision is None else Approximate(engine, self.precision, self.device)
+
+    def _plain(self, task: Task, points: Array) -> Engine:
+        if self.on_device:
+            return Device(task, self.device, points.shape[1], len(points), self.refusal)
+        return Loop(task)
 
     @staticmethod
     def _moving(task: Task) -> list[int]:
@@ -100,12 +108,12 @@ class Tiers:
             return "a loss_fn(model, batch) hides the model's outputs"
         return None if points >= _FEW else f"{points} points are too few"
 
-    def _grouped(self, name: str, device: torch.device, task: Task) -> Engine:
+    def _grouped(self, name: str, task: Task) -> Engine:
         if (obstacle := self._obstacle(task)) is not None:
             raise Refused(obstacle)
         workers = torch.get_num_threads() if name == "threads" else 1
-        if name == "threads" and (workers == 1 or device.type != "cpu"):
-            raise Refused("there is one thread" if device.type == "cpu" else "the device has its own")
+        if name == "threads" and (workers == 1 or self.device.type != "cpu"):
+            raise Refused("there is one thread" if self.device.type == "cpu" else "the device has its own")
         assert task.move.terms is not None  # or there would be an obstacle
         terms = task.move.terms()
         made: Any = (
@@ -113,6 +121,6 @@ class Tiers:
             if name == "vmap"
             else Programmed(task.model, terms, task.batches, self.room)
         )
-        samples, most = _GROUP[device.type]
+        samples, most = _GROUP[self.device.type]
         points = max(1, min(most, samples // max(n for _, _, n in task.batches)))
-        return Grouped(task, made, points, workers, device)
+        return Grouped(task, made, points, workers, self.device)
