@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._hdf5 import read_li2018 as read_li2018
 from .barriers import Barriers as Barriers
 from .barriers import Sharpness as Sharpness
 from .barriers import barriers as barriers
