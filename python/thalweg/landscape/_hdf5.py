@@ -195,15 +195,13 @@ def read_values(
     who = "landscape.load"
     axes, arrays, header = _read(who, path, lambda file: _surface(who, file))
     shape = tuple(len(axis) for axis in reversed(axes))
-    names = header.get("names") or {theirs: ours for ours, theirs in _NAMES.items()}
-    if "names" in header:
-        names = {theirs: ours for ours, theirs in names.items()}
+    ours = header.get("names", _NAMES)  # dataset by metric
+    metrics = {dataset: metric for metric, dataset in ours.items()}
     values = {}
     # Their code makes an array [nx, ny] and fills it in the order of an array [ny, nx]: its flat order is the true one.
-    for name, array in arrays.items():
-        if array.size != np.prod(shape) or not np.issubdtype(array.dtype, np.number):
-            continue
-        values[names.get(name, name)] = array.astype(np.float64).reshape(shape)
+    for name in sorted(arrays, key=lambda name: list(metrics).index(name) if name in metrics else len(metrics)):
+        if arrays[name].size == np.prod(shape) and np.issubdtype(arrays[name].dtype, np.number):
+            values[metrics.get(name, name)] = arrays[name].astype(np.float64).reshape(shape)
     if not values:
         raise ValueError(f"{who}: {path} has no values for its {' x '.join(map(str, shape))} coordinates")
     if "names" not in header:
