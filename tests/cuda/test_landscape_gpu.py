@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from thalweg.landscape import Evaluator, _device_run, random_directions
+from thalweg.landscape import Evaluator, random_directions
 from thalweg.landscape._saved import SameStart
+from thalweg.landscape.engines import device as _device_run
 
 pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore:Synchronization debug mode")]
 

@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from thalweg import _core
-from thalweg.landscape import Evaluator, _device_run, _graph, from_tensors, random_directions
+from thalweg.landscape import Evaluator, from_tensors, random_directions
+from thalweg.landscape.engines import _graph
+from thalweg.landscape.engines import device as _device_run
 
 pytestmark = pytest.mark.cuda
 

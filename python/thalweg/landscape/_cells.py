@@ -66,6 +66,11 @@ class DeviceCells:
         self.took_host_numbers = False  # a graph would repeat them at every point
         self._reducer = _core.Reducer(self.totals, self.cursor)
 
+    def restart(self) -> None:
+        """Go to the first row, all sums zero."""
+        self.totals.zero_()
+        self.cursor.zero_()
+
     def advance(self) -> None:
         """Go to the next point."""
         self._reducer.advance()

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from tqdm.auto import tqdm
 
-from .. import _check, _core
-from .._preserve import unwrap
+from .. import _check
 from . import _walk, _weights
 from ._cells import on_device as is_on_device
-from ._device_run import conditions, on_device
-from ._graph import Refusal
+from ._evaluation import BN_MODES, Evaluation, How, Run
+from ._keeping import Keeper, Keeping
+from ._ledger import Ledger
 from ._loss import LossFn, Measure, Metric, check_center
-from ._memory import keep_freed_memory
+from ._order import progressive
 from ._points import Batch, axis, hash_of_data, read_batches
-from ._run import Task, on_host
-from ._saved import SameStart, Saved, untouched
+from ._saved import Saved
 from .directions import Directions
 from .result import Line, Points, Surface
 
 Array = npt.NDArray[np.float64]
 Axis = tuple[float, float, int]
-BN_MODES = ("frozen", "recalibrate", "batch")
-
-
-class _Run(NamedTuple):
-    """Values by name, [points] each, and what a result shall tell about the run."""
-
-    values: dict[str, Array]
-    conditions: dict[str, Any]
+Preview = Callable[[Surface], object]
+Path = str | os.PathLike[str]
+_PREVIEW_SECONDS = 1.0  # at least, between two previews
 
 
 class Evaluator:
@@ -97,69 +89,36 @@ class Evaluator:
         train_mode: bool = False,
     ) -> None:
         self.model = model
-        self._params = _weights.parameters("Evaluator", model)
-        param = next(iter(self._params.values()))
-        self._device, self._on_device, self._refusal = param.device, is_on_device(param), Refusal()
-        self._measure = Measure(loss_fn, metrics)
-        self._bn = _check.choice("Evaluator", "bn", bn, BN_MODES)
+        params = _weights.parameters("Evaluator", model)
         _check.instance("Evaluator", "train_mode", train_mode, bool, "True or False")
-        self._train_mode = train_mode
+        self._evaluation = Evaluation(
+            model, params, Measure(loss_fn, metrics), _check.choice("Evaluator", "bn", bn, BN_MODES), train_mode,
+            is_on_device(next(iter(params.values()))),
+        )  # fmt: skip
         tune = batch_size == "tune"
         size = None if tune or batch_size is None else _check.integer("Evaluator", "batch_size", batch_size, 1)
-        self._batches = read_batches(model, self._params, data, size, self._seconds if tune else None)
-        self.count = sum(n for _, _, n in self._batches)
-        self._data_hash = hash_of_data(self._batches)
-        check_center(self.at())
+        batches = read_batches(model, params, data, size, self._seconds if tune else None)
+        self._evaluation.batches = batches
+        center = self.at()
+        check_center(center)
+        self._keeper = Keeper(self._evaluation, hash_of_data(batches), center)
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the values at a point."""
-        return self._measure.names
+        return self._evaluation.measure.names
 
-    # ---- points -------------------------------------------------------------------------------------------
-
-    def _run(self, start: Callable[[Saved], _walk.Move], points: Array, what: str, progress: bool) -> _Run:
-        """Values after each of the moves that `start` prepares."""
-        keep_freed_memory()
-        bar = tqdm(total=len(points), desc=what, unit="point", leave=False, disable=None if progress else True)
-        try:
-            with bar, untouched(self.model, self._params) as saved, torch.inference_mode():
-                self._evaluation_mode()
-                move = start(saved)
-                same = SameStart(self.model, self._device)
-                prepare = self._recalibrate if self._bn == "recalibrate" else None
-                task = Task(self.model, move, same, prepare, self._measure, self._batches)
-                if self._on_device:
-                    totals, told = on_device(task, points, bar.update, self._device, self._refusal)
-                else:
-                    totals, told = on_host(task, points, bar.update)
-        except torch.OutOfMemoryError as error:
-            raise torch.OutOfMemoryError(
-                f"Evaluator: {self._device} has not enough memory for batches of up to "
-                f"{max(n for _, _, n in self._batches)} samples; choose a smaller batch_size. The model is as before "
-                f"({(str(error).splitlines() or [''])[0]})"
-            ) from error
-        samples = sum(n for _, _, n in self._batches)
-        values = np.array([self._measure.values(row, samples) for row in totals.tolist()])
-        return _Run({name: values[:, i].copy() for i, name in enumerate(self.metrics)}, told)
+    @property
+    def count(self) -> int:
+        """Samples in the data."""
+        return self._evaluation.samples
 
     def _seconds(self, batches: list[Batch]) -> float:
         """Time of one pass over these batches."""
-        self._batches = batches
+        self._evaluation.batches = batches
         started = time.perf_counter()
         self.at()
         return time.perf_counter() - started
-
-    def _evaluation_mode(self) -> None:
-        self.model.train(self._train_mode)
-        for module in unwrap(self.model).modules():
-            if isinstance(module, _BatchNorm):
-                module.training = self._bn == "batch"
-
-    def _recalibrate(self) -> None:
-        from ..ensemble import reestimate_bn
-
-        reestimate_bn(self.model, ((x, t) for x, t, _ in self._batches))
 
     def at(self, state: nn.Module | Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """Values at the model's own weights, or at those of another module or state_dict (buffers included)."""
@@ -169,16 +128,24 @@ class Evaluator:
                 _walk.onto(self.model, state)
             return _walk.Move()
 
-        values = self._run(start, np.empty((1, 0)), "at", False).values
-        return {name: float(value[0]) for name, value in values.items()}
+        return self._evaluation.run(start, np.empty((1, 0)), How()).first()
 
-    def points(self, directions: Directions, coordinates: Any, progress: bool = False) -> Points:
+    def points(
+        self,
+        directions: Directions,
+        coordinates: Any,
+        progress: bool = False,
+        resume: Path | None = None,
+        share: Any = False,
+    ) -> Points:
         """Values at any coordinates, in the order given.
 
         Args:
             directions: One or two directions.
             coordinates: [points, len(directions)], finite.
             progress: Show a progress bar when standard error is a terminal.
+            resume: As of `grid`.
+            share: As of `grid`.
 
         Raises:
             ValueError: The coordinates do not fit the directions, or these do not fit the model.
@@ -193,28 +160,46 @@ class Evaluator:
         if not np.isfinite(coords).all():
             raise ValueError("Evaluator.points: coordinates must be finite")
         started = time.perf_counter()
-        run = self._perturbed(directions, coords, "points", progress)
-        return Points(coords, run.values, self._metadata(directions, run), _timings(started, len(coords)))
+        keeping = Keeping("Evaluator.points", resume, share)
+        run = self._in_plane(directions, coords, How("points", progress), keeping)
+        return Points(coords, run.values, run.told, _timings(started, len(coords)))
 
-    def _perturbed(self, directions: Directions, coords: Array, what: str, progress: bool) -> _Run:
-        return self._run(lambda saved: _walk.in_plane(self._params, saved, directions), coords, what, progress)
+    def _in_plane(self, directions: Directions, coords: Array, how: How, keeping: Keeping) -> Run:
+        params = self._evaluation.params
+        return self._keeper.run(
+            lambda saved: _walk.in_plane(params, saved, directions), coords, how, keeping, directions=directions
+        )
 
     def grid(
-        self, directions: Directions, x: Axis = (-1, 1, 51), y: Axis = (-1, 1, 51), progress: bool = True
+        self,
+        directions: Directions,
+        x: Axis = (-1, 1, 51),
+        y: Axis = (-1, 1, 51),
+        progress: bool = True,
+        preview: Preview | None = None,
+        resume: Path | None = None,
+        share: Any = False,
     ) -> Surface:
-        """Values on a grid in the plane of two directions.
+        """Values on a grid in the plane of two directions, coarse to fine, so that a preview is there early.
 
         Args:
             directions: Two directions.
             x: (first, last, number) along the first direction: the columns.
             y: (first, last, number) along the second direction: the rows.
             progress: Show a progress bar when standard error is a terminal.
+            preview: Called now and then with the surface so far, NaN where it is not known yet.
+            resume: A file (SQLite) that is written along the way, and from which the same call goes on after a kill, with
+                the same bits; complete, it gives the result at once.
+            share: True: share the points with the other processes, under torchrun or in a process group; all get the
+                whole result, and write `run.rank0.sqlite` … beside `resume`. Or a `torch.distributed.Store`, or a `Share`.
 
         Returns:
             A Surface; `values[name]` has shape (ny, nx).
 
         Raises:
-            ValueError: Other than two directions, or an axis that is empty or not finite.
+            ValueError: Other than two directions, or an axis that is empty or not finite; `resume` is damaged or belongs
+                to a run with other weights, data, directions, axes or conditions.
+            RuntimeError: Another process works with `resume`, or `share` has nobody to share with.
         """
         _check.instance("Evaluator.grid", "directions", directions, Directions, "Directions")
         if len(directions) != 2:
@@ -222,13 +207,38 @@ class Evaluator:
         xs, ys = axis("Evaluator.grid", "x", x), axis("Evaluator.grid", "y", y)
         coords = np.stack(np.broadcast_arrays(xs[None, :], ys[:, None]), axis=-1).reshape(-1, 2)
         started = time.perf_counter()
-        run = self._perturbed(directions, coords, "landscape", progress)
-        values = {name: value.reshape(len(ys), len(xs)) for name, value in run.values.items()}
-        timings = _timings(started, len(coords))
-        return Surface(xs, ys, values, self._metadata(directions, run), timings, directions, self._origin(directions))
+        origin = self._origin(directions)
+
+        def surface(values: Mapping[str, Array], told: dict[str, Any]) -> Surface:
+            shaped = {name: value.reshape(len(ys), len(xs)) for name, value in values.items()}
+            return Surface(xs, ys, shaped, told, _timings(started, len(coords)), directions, origin)
+
+        shown = self._previews(preview, surface)
+        how = How("landscape", progress, progressive((len(ys), len(xs))), shown)
+        run = self._in_plane(directions, coords, how, Keeping("Evaluator.grid", resume, share))
+        return surface(run.values, run.told)
+
+    def _previews(
+        self, preview: Preview | None, surface: Callable[[Mapping[str, Array], dict[str, Any]], Surface]
+    ) -> Callable[[Ledger], object]:
+        """Calls `preview` with what a ledger has, at most every second."""
+        last = time.perf_counter()
+
+        def shown(ledger: Ledger) -> None:
+            nonlocal last
+            if preview is not None and time.perf_counter() - last >= _PREVIEW_SECONDS:
+                preview(surface(self._evaluation.values(ledger.sums), {"preview": True}))
+                last = time.perf_counter()
+
+        return shown
 
     def line(
-        self, direction: Directions | tuple[Any, Any], alphas: Axis = (-0.5, 1.5, 41), progress: bool = True
+        self,
+        direction: Directions | tuple[Any, Any],
+        alphas: Axis = (-0.5, 1.5, 41),
+        progress: bool = True,
+        resume: Path | None = None,
+        share: Any = False,
     ) -> Line:
         """Values along one direction, or on the straight line from model a (0) to model b (1), exact at both.
 
@@ -237,6 +247,8 @@ class Evaluator:
                 Between models, floating-point buffers such as BatchNorm statistics are interpolated too.
             alphas: (first, last, number).
             progress: Show a progress bar when standard error is a terminal.
+            resume: As of `grid`.
+            share: As of `grid`.
 
         Returns:
             A Line.
@@ -245,47 +257,26 @@ class Evaluator:
             ValueError: The models do not fit, or the axis is empty or not finite.
         """
         ts = axis("Evaluator.line", "alphas", alphas)
-        started = time.perf_counter()
-        if isinstance(direction, Directions):
-            first = direction[:1]
-            run = self._perturbed(first, ts[:, None], "line", progress)
-            metadata = self._metadata(first, run)
-        elif isinstance(direction, tuple) and len(direction) == 2:
-            run = self._between(direction, ts, progress)
-            metadata = self._metadata(None, run)
-        else:
+        pair = isinstance(direction, tuple) and len(direction) == 2
+        if not pair and not isinstance(direction, Directions):
             raise TypeError(
                 f"Evaluator.line: direction must be Directions or a pair of models, got {_check.describe(direction)}"
             )
-        return Line(ts, run.values, metadata, _timings(started, len(ts)))
+        started = time.perf_counter()
+        how, keeping = How("line", progress), Keeping("Evaluator.line", resume, share)
+        if isinstance(direction, Directions):
+            run = self._in_plane(direction[:1], ts[:, None], how, keeping)
+        else:
+            run = self._between(direction, ts, how, keeping)
+        return Line(ts, run.values, run.told, _timings(started, len(ts)))
 
-    def _between(self, ends: tuple[Any, Any], ts: Array, progress: bool) -> _Run:
-        return self._run(lambda saved: _walk.between(self.model, ends), ts[:, None], "line", progress)
-
-    # ---- what the result tells ----------------------------------------------------------------------------
+    def _between(self, ends: tuple[Any, Any], ts: Array, how: How, keeping: Keeping) -> Run:
+        return self._keeper.run(lambda saved: _walk.between(self.model, ends), ts[:, None], how, keeping, ends=ends)
 
     def _origin(self, directions: Directions) -> tuple[Tensor, ...]:
         if directions.origin is not None:
             return directions.origin
-        return tuple(p.detach().clone() for p in self._params.values())
-
-    def _metadata(self, directions: Directions | None, run: _Run) -> dict[str, Any]:
-        return {
-            "directions": {"kind": "between"} if directions is None else directions.describe(),
-            "weights_hash": _weights.hash_of({**self._params, **dict(unwrap(self.model).named_buffers())}),
-            "data_hash": self._data_hash,
-            "samples": self.count,
-            "batch_sizes": sorted({n for _, _, n in self._batches}, reverse=True),
-            "bn": self._bn,
-            "train_mode": self._train_mode,
-            "dtypes": sorted({str(p.dtype).removeprefix("torch.") for p in self._params.values()}),
-            **conditions(self._device),
-            **run.conditions,
-            "threads": torch.get_num_threads(),
-            "torch": str(torch.__version__),
-            "thalweg": _core.__version__,
-            "tier": "exact",
-        }
+        return tuple(p.detach().clone() for p in self._evaluation.params.values())
 
 
 def _timings(started: float, points: int) -> dict[str, float]:

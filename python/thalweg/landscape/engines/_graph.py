@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .._capture import capture, culprit
+from ..._capture import capture, culprit
 
 _LOG = logging.getLogger("thalweg.landscape")
 _LEAST_POINTS = 3  # below, a capture costs more than it saves
