@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,13 @@ from .._preserve import unwrap
 from . import _walk
 from ._ledger import Indices, Ledger
 from ._loss import Measure
-from ._memory import keep_freed_memory
+from ._memory import keep_freed_memory, memory_of
 from ._points import Batch
 from ._run import run
 from ._saved import SameStart, Saved, untouched
 from .engines import Array, Engine, Task
-from .engines._graph import Refusal
-from .engines.device import Device
-from .engines.loop import Loop
+from .engines.choice import Choice
+from .engines.tiers import Tiers
 
 BN_MODES = ("frozen", "recalibrate", "batch")
 Start = Callable[[Saved], _walk.Move]  # makes the moves of a run, once the model is saved
@@ -76,7 +75,10 @@ class Evaluation:
         train_mode: See Evaluator.
         on_device: Whether the core takes the model's memory for a CUDA device's.
         batches: The data, where the model is.
+        tier: See Evaluator.
+        implementation: See Evaluator.
         draws: Whether a point has drawn random numbers so far.
+        choice: How the engine of the last run was chosen; None where there was nothing to choose.
     """
 
     model: nn.Module
@@ -85,14 +87,22 @@ class Evaluation:
     bn: str
     train_mode: bool
     on_device: bool
+    tier: str = "exact"
+    implementation: str = "auto"
     batches: Sequence[Batch] = ()
     draws: bool = False
-    _refusal: Refusal = field(default_factory=Refusal)
+    choice: Choice | None = None
+    _tiers: Tiers | None = None
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(iter(self.params.values())).device
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be kept beside the data."""
+        return (memory_of(self.device) or 1 << 32) // 4
 
     @property
     def samples(self) -> int:
@@ -127,9 +137,11 @@ class Evaluation:
     def _engine(self, move: _walk.Move, same: SameStart, points: Array) -> Engine:
         prepare = self._recalibrate if self.bn == "recalibrate" else None
         task = Task(self.model, move, same, prepare, self.measure, self.batches)
-        if self.on_device:
-            return Device(task, self.device, points.shape[1], len(points), self._refusal)
-        return Loop(task)
+        if self._tiers is None:
+            frozen = self.bn == "frozen" and not self.train_mode
+            self._tiers = Tiers(self.tier, self.implementation, frozen, self.room)
+        engine, self.choice = self._tiers.engine(task, points, self.device, self.on_device)
+        return engine
 
     def _evaluation_mode(self) -> None:
         self.model.train(self.train_mode)

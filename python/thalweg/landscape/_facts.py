@@ -29,7 +29,7 @@ def facts(evaluation: Evaluation, data_hash: str, directions: Directions | None)
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
         "thalweg": _core.__version__,
-        "tier": "exact",
+        "tier": evaluation.tier,
     }
 
 

@@ -125,7 +125,9 @@ def _places(
     vectors = [] if directions is None else [*directions.vectors, *filter(None, [directions.origin])]
     return {
         "coordinates_hash": _hash(np.ascontiguousarray(points).tobytes()),
-        "directions_hashes": [_weights.hash_of_vector(vector) for vector in vectors],
+        "directions_hashes": [
+            _hash(*(_weights.hash_of({"": tensor}).encode() for tensor in vector)) for vector in vectors
+        ],
         "ends_hashes": [_weights.hash_of(_weights.state_of("Evaluator.line", end)) for end in ends],
     }
 

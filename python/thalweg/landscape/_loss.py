@@ -73,6 +73,17 @@ class Measure:
         for inputs, targets, count in batches:
             self._add(self._forward(model, inputs, targets, count), cells)
 
+    @property
+    def takes_outputs(self) -> bool:
+        """Whether all that is measured follows from the model's outputs."""
+        return self._criterion is not None
+
+    def add_output(self, output: Any, targets: Any, count: int, cells: Cells) -> None:
+        """Add one batch whose output is known."""
+        assert self._criterion is not None
+        loss = self._criterion(output, targets) if self._has_loss else None
+        self._add(Batch(output, targets, loss, count), cells)
+
     def values(self, totals: Sequence[float], samples: int) -> list[float]:
         """The quantities, in the order of `names`, from the running sums [columns] of so many samples."""
         return [

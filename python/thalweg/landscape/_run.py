@@ -16,13 +16,14 @@ _MOST = 4096  # points of a call
 
 def run(engine: Engine, points: Array, ledger: Ledger, done: Done, shown: Callable[[Ledger], object]) -> Array:
     """Running sums [points, columns]; `shown` is called after every call of the engine."""
-    size = 1
+    group = getattr(engine, "group", 1)  # points that it takes at once
+    size = group
     with ledger:
         while len(indices := ledger.next(size)):
             started = time.perf_counter()
             ledger.add(indices, engine.evaluate(points[indices], done))
             ledger.tell(engine.told)
             seconds = max(time.perf_counter() - started, 1e-9)
-            size = max(1, min(_MOST, 2 * size, int(CALL_SECONDS * len(indices) / seconds)))
+            size = max(1, min(_MOST, 2 * size, int(CALL_SECONDS * len(indices) / seconds)) // group) * group
             shown(ledger)
         return ledger.totals()

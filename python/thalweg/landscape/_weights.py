@@ -89,18 +89,9 @@ def _tied(who: str, params: Mapping[str, Tensor]) -> set[str]:
 
 def hash_of(tensors: Mapping[str, Tensor]) -> str:
     """xxh3 of names, dtypes, shapes and bytes, in order of the names."""
-    return _hash((name, tensors[name]) for name in sorted(tensors))
-
-
-def hash_of_vector(tensors: Sequence[Tensor]) -> str:
-    """The same with numbers for names; asks for one tensor at a time."""
-    return _hash((place, tensors[int(place)]) for place in sorted(map(str, range(len(tensors)))))
-
-
-def _hash(named: Iterable[tuple[str, Tensor]]) -> str:
     digest = xxhash.xxh3_128()
-    for name, tensor in named:
-        value = tensor.detach().cpu().contiguous()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy())
     return str(digest.hexdigest())

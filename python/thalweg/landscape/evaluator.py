@@ -22,6 +22,8 @@ from ._order import progressive
 from ._points import Batch, axis, hash_of_data, read_batches
 from ._saved import Saved
 from .directions import Directions
+from .engines.choice import Choice
+from .engines.tiers import IMPLEMENTATIONS, TIERS
 from .result import Line, Points, Surface
 
 Array = npt.NDArray[np.float64]
@@ -60,6 +62,12 @@ class Evaluator:
         bn: BatchNorm: "frozen" statistics as they are (lines between models interpolate them); "recalibrate" computes
             them anew over the data at every point; "batch" uses each batch's own.
         train_mode: Evaluate in train mode, Dropout at work with the same draws at every point. BatchNorm follows `bn`.
+        tier: "exact": the bits of plain torch. "rounding": the same real numbers, rounded otherwise and several times
+            faster: many points at once, the products of the data with the first layer's weights computed once, BatchNorm
+            folded into the layers before it, channels last.
+        implementation: Of the rounding tier: "program", "threads" (one group of points per thread), "vmap" (torch.func),
+            "loop"; "auto" tries them on a few points, drops those whose values differ from the plain loop's, and takes
+            the fastest; `choice` tells which and why, as do the results.
 
     Raises:
         TypeError, ValueError: Empty data, a model on several devices, an unknown name, a loss that is NaN at the
@@ -87,13 +95,16 @@ class Evaluator:
         batch_size: int | str | None = None,
         bn: str = "frozen",
         train_mode: bool = False,
+        tier: str = "exact",
+        implementation: str = "auto",
     ) -> None:
         self.model = model
         params = _weights.parameters("Evaluator", model)
         _check.instance("Evaluator", "train_mode", train_mode, bool, "True or False")
         self._evaluation = Evaluation(
             model, params, Measure(loss_fn, metrics), _check.choice("Evaluator", "bn", bn, BN_MODES), train_mode,
-            is_on_device(next(iter(params.values()))),
+            is_on_device(next(iter(params.values()))), _check.choice("Evaluator", "tier", tier, TIERS),
+            _check.choice("Evaluator", "implementation", implementation, IMPLEMENTATIONS),
         )  # fmt: skip
         tune = batch_size == "tune"
         size = None if tune or batch_size is None else _check.integer("Evaluator", "batch_size", batch_size, 1)
@@ -107,6 +118,11 @@ class Evaluator:
     def metrics(self) -> tuple[str, ...]:
         """Names of the values at a point."""
         return self._evaluation.measure.names
+
+    @property
+    def choice(self) -> Choice | None:
+        """Which implementation the last run had, what it was timed against, and how long it was expected to take."""
+        return self._evaluation.choice
 
     @property
     def count(self) -> int:
