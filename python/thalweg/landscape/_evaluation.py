@@ -5,31 +5,35 @@ Knows no axes and no results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from tqdm.auto import tqdm
 
 from .._preserve import unwrap
 from . import _walk
+from ._batches import Data, Resident
 from ._ledger import Indices, Ledger
 from ._loss import Measure
 from ._memory import keep_freed_memory
-from ._points import Batch
+from ._points import Reader, Trial
+from ._recalibrate import Recalibration
 from ._run import run
 from ._saved import SameStart, Saved, untouched
 from .engines import Array, Engine, Task
 from .engines._graph import Refusal
 from .engines.device import Device
 from .engines.loop import Loop
+from .engines.streamed import POINTS_PER_PASS, OnDevice, OnHost
 
-BN_MODES = ("frozen", "recalibrate", "batch")
+BN_MODES = ("interpolate", "frozen", "recalibrate", "batch")
+_WANTS_GRADIENTS = ("does not require grad", "Inference tensors cannot be saved", "Inference tensor")
 Start = Callable[[Saved], _walk.Move]  # makes the moves of a run, once the model is saved
 
 
@@ -69,7 +73,7 @@ class Evaluation:
         bn: BatchNorm's mode, see Evaluator.
         train_mode: See Evaluator.
         on_device: Whether the core takes the model's memory for a CUDA device's.
-        batches: The data, where the model is.
+        data: The batches.
     """
 
     model: nn.Module
@@ -78,8 +82,9 @@ class Evaluation:
     bn: str
     train_mode: bool
     on_device: bool
-    batches: Sequence[Batch] = ()
+    data: Data = field(default_factory=lambda: Resident([]))
     _refusal: Refusal = field(default_factory=Refusal)
+    _without_gradients: Callable[[], AbstractContextManager[Any]] = torch.inference_mode
 
     @property
     def device(self) -> torch.device:
@@ -89,29 +94,73 @@ class Evaluation:
     @property
     def samples(self) -> int:
         """Samples in all batches."""
-        return sum(n for _, _, n in self.batches)
+        return sum(self.data.sizes)
+
+    @property
+    def still(self) -> set[str]:
+        """Names of the statistics that stay as the model has them whatever model is loaded."""
+        if self.bn != "frozen":
+            return set()
+        return {
+            f"{place}.{name}".removeprefix(".")
+            for place, module in unwrap(self.model).named_modules()
+            if isinstance(module, _NormBase)
+            for name, _ in module.named_buffers(recurse=False)
+        }
+
+    def read(self, data: Any, batch_size: int | None, budget: int | None, trial: Trial | None) -> None:
+        """Read the data once; see Evaluator."""
+        targets = self.measure.counts.targets
+        reader = Reader(
+            self.model, self.params, targets.count, self.measure.takes_any_batch, budget, batch_size, trial
+        )  # fmt: skip
+        self.data = reader.read(data)
+        self.measure.counts.amounts = reader.amounts
+
+    def center(self) -> dict[str, float]:
+        """Values at the model's own weights; a loss that takes gradients is found out here and gets them from now on."""
+        try:
+            return self.at(lambda saved: _walk.Move())
+        except RuntimeError as error:
+            if not any(text in str(error) for text in _WANTS_GRADIENTS):
+                raise
+        self._without_gradients = torch.no_grad  # inside, the loss may enable them
+        return self.at(lambda saved: _walk.Move())
+
+    def at(self, start: Start) -> dict[str, float]:
+        """Values at the one point that `start` leads to."""
+        values = self.run(start, np.empty((1, 0)), How()).values
+        return {name: float(value[0]) for name, value in values.items()}
 
     def run(self, start: Start, points: Array, how: How) -> Run:
         """Values after each of the moves that `start` prepares; the model is as before afterwards."""
         keep_freed_memory()
         order = np.arange(len(points)) if how.order is None else how.order
         bar = tqdm(total=len(points), desc=how.what, unit="point", leave=False, disable=None if how.progress else True)
-        with self._enough_memory(), bar, untouched(self.model, self.params) as saved, torch.inference_mode():
+        whole = nn.ModuleList([self.model, *self.measure.modules])
+        with self._enough_memory(), bar, untouched(whole, self.params) as saved, self._without_gradients():
             self._evaluation_mode()
-            engine = self._engine(start(saved), points)
-            totals = run(engine, points, Ledger(order, self.measure.columns), bar.update, how.shown)
+            engine = self._engine(whole, start(saved), points)
+            size = POINTS_PER_PASS if self.data.streamed else None
+            totals = run(engine, points, Ledger(order, self.measure.columns), bar.update, how.shown, size)
         return Run(self.values(totals), dict(engine.told))
 
     def values(self, totals: Array) -> dict[str, Array]:
         """Metrics by name, [points] each, from running sums [points, columns]; NaN where these are."""
-        samples = self.samples
-        values = np.array([self.measure.values(row, samples) for row in totals.tolist()])
+        values = np.array([self.measure.values(row) for row in totals.tolist()])
         return {name: values[:, i].copy() for i, name in enumerate(self.measure.names)}
 
-    def _engine(self, move: _walk.Move, points: Array) -> Engine:
-        same = SameStart(self.model, self.device)
-        prepare = self._recalibrate if self.bn == "recalibrate" else None
-        task = Task(self.model, move, same, prepare, self.measure, self.batches)
+    def _engine(self, whole: nn.Module, move: _walk.Move, points: Array) -> Engine:
+        same = SameStart(whole, self.device)
+        statistics = None
+        if self.bn == "recalibrate":
+            statistics = Recalibration(self.model, self.measure, self.data)
+        task = Task(self.model, move, same, statistics, self.measure, self.data)
+        if self.data.streamed:
+            rows = min(len(points), POINTS_PER_PASS)
+            if self.on_device:
+                return OnDevice(task, statistics, self.device, rows, points.shape[1])
+            return OnHost(task, statistics)
         if self.on_device:
             return Device(task, self.device, points.shape[1], len(points), self._refusal)
         return Loop(task)
@@ -122,11 +171,6 @@ class Evaluation:
             if isinstance(module, _BatchNorm):
                 module.training = self.bn == "batch"
 
-    def _recalibrate(self) -> None:
-        from ..ensemble import reestimate_bn
-
-        reestimate_bn(self.model, ((x, t) for x, t, _ in self.batches))
-
     @contextmanager
     def _enough_memory(self) -> Iterator[None]:
         """Say what to do when a batch does not fit."""
@@ -135,6 +179,6 @@ class Evaluation:
         except torch.OutOfMemoryError as error:
             raise torch.OutOfMemoryError(
                 f"Evaluator: {self.device} has not enough memory for batches of up to "
-                f"{max(n for _, _, n in self.batches)} samples; choose a smaller batch_size. The model is as before "
+                f"{max(self.data.sizes)} samples; choose a smaller batch_size. The model is as before "
                 f"({(str(error).splitlines() or [''])[0]})"
             ) from error

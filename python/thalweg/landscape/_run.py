@@ -14,14 +14,21 @@ CALL_SECONDS = 0.5
 _MOST = 4096  # points of a call
 
 
-def run(engine: Engine, points: Array, ledger: Ledger, done: Done, shown: Callable[[Ledger], object]) -> Array:
-    """Running sums [points, columns]; `shown` is called after every call of the engine."""
-    size = 1
+def run(
+    engine: Engine,
+    points: Array,
+    ledger: Ledger,
+    done: Done,
+    shown: Callable[[Ledger], object],
+    fixed: int | None = None,
+) -> Array:
+    """Running sums [points, columns]; `shown` is called after every call of the engine, with `fixed` points if given."""
+    size = fixed or 1
     with ledger:
         while len(indices := ledger.next(size)):
             started = time.perf_counter()
             ledger.add(indices, engine.evaluate(points[indices], done))
             seconds = max(time.perf_counter() - started, 1e-9)
-            size = max(1, min(_MOST, 2 * size, int(CALL_SECONDS * len(indices) / seconds)))
+            size = fixed or max(1, min(_MOST, 2 * size, int(CALL_SECONDS * len(indices) / seconds)))
             shown(ledger)
         return ledger.totals()

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from .. import _check
 from . import _walk, _weights
+from ._batches import Resident
 from ._cells import on_device as is_on_device
 from ._evaluation import BN_MODES, Evaluation, How, Run
 from ._facts import facts
 from ._ledger import Ledger
 from ._loss import LossFn, Measure, Metric, check_center
 from ._order import progressive
-from ._points import Batch, axis, hash_of_data, read_batches
-from ._saved import Saved
+from ._points import axis
+from ._saved import Saved, check_buffers
 from .directions import Directions
 from .result import Line, Points, Surface
 
@@ -83,22 +84,24 @@ class Evaluator:
         data: Any,
         metrics: Sequence[str | tuple[str, Metric] | Metric] = ("loss",),
         batch_size: int | str | None = None,
-        bn: str = "frozen",
+        bn: str = "interpolate",
         train_mode: bool = False,
+        memory_budget: int | None = None,
     ) -> None:
         self.model = model
         params = _weights.parameters("Evaluator", model)
+        check_buffers("Evaluator", model)
         _check.instance("Evaluator", "train_mode", train_mode, bool, "True or False")
         self._evaluation = Evaluation(
-            model, params, Measure(loss_fn, metrics), _check.choice("Evaluator", "bn", bn, BN_MODES), train_mode,
+            model, params, Measure(loss_fn, metrics, params), _check.choice("Evaluator", "bn", bn, BN_MODES), train_mode,
             is_on_device(next(iter(params.values()))),
         )  # fmt: skip
         tune = batch_size == "tune"
         size = None if tune or batch_size is None else _check.integer("Evaluator", "batch_size", batch_size, 1)
-        batches = read_batches(model, params, data, size, self._seconds if tune else None)
-        self._evaluation.batches = batches
-        self._data_hash = hash_of_data(batches)
-        check_center(self.at())
+        if memory_budget is not None:
+            memory_budget = _check.integer("Evaluator", "memory_budget", memory_budget, 0)
+        self._evaluation.read(data, size, memory_budget, self._seconds if tune else None)
+        check_center(self._evaluation.center())
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -110,9 +113,9 @@ class Evaluator:
         """Samples in the data."""
         return self._evaluation.samples
 
-    def _seconds(self, batches: list[Batch]) -> float:
+    def _seconds(self, batches: Resident) -> float:
         """Time of one pass over these batches."""
-        self._evaluation.batches = batches
+        self._evaluation.data = batches
         started = time.perf_counter()
         self.at()
         return time.perf_counter() - started
@@ -122,11 +125,10 @@ class Evaluator:
 
         def start(saved: Saved) -> _walk.Move:
             if state is not None:
-                _walk.onto(self.model, state)
+                _walk.onto(self.model, state, self._evaluation.still)
             return _walk.Move()
 
-        values = self._evaluation.run(start, np.empty((1, 0)), How()).values
-        return {name: float(value[0]) for name, value in values.items()}
+        return self._evaluation.at(start)
 
     def points(self, directions: Directions, coordinates: Any, progress: bool = False) -> Points:
         """Values at any coordinates, in the order given.
@@ -153,7 +155,7 @@ class Evaluator:
         return Points(coords, run.values, run.told, _timings(started, len(coords)))
 
     def _in_plane(self, directions: Directions, coords: Array, how: How) -> Run:
-        told = facts(self._evaluation, self._data_hash, directions)
+        told = facts(self._evaluation, directions)
         params = self._evaluation.params
         run = self._evaluation.run(lambda saved: _walk.in_plane(params, saved, directions), coords, how)
         return Run(run.values, {**told, **run.told})
@@ -242,8 +244,10 @@ class Evaluator:
         return Line(ts, run.values, run.told, _timings(started, len(ts)))
 
     def _between(self, ends: tuple[Any, Any], ts: Array, how: How) -> Run:
-        told = facts(self._evaluation, self._data_hash, None)
-        run = self._evaluation.run(lambda saved: _walk.between(self.model, ends), ts[:, None], how)
+        told = facts(self._evaluation, None)
+        run = self._evaluation.run(
+            lambda saved: _walk.between(self.model, ends, self._evaluation.still), ts[:, None], how
+        )
         return Run(run.values, {**told, **run.told})
 
     def _origin(self, directions: Directions) -> tuple[Tensor, ...]:
