@@ -43,12 +43,12 @@ struct CudaPerturbation::Impl {};
 
 CudaPerturbation::CudaPerturbation(int, const PerturbItem*, std::size_t) { refuse(); }
 CudaPerturbation::~CudaPerturbation() = default;
-void CudaPerturbation::perturb(double, double, void*) const {}
+void CudaPerturbation::perturb(const double*, void*) const {}
 void CudaPerturbation::lerp(double, void*) const {}
 void CudaPerturbation::perturb_at(const double*, std::int64_t, const std::int64_t*, void*) const {}
 void CudaPerturbation::lerp_at(const double*, std::int64_t, const std::int64_t*, void*) const {}
 
-void fill_normal_cuda(int, float*, std::int64_t, std::uint64_t, std::uint64_t, void*) { refuse(); }
+void fill_drawn_cuda(int, void*, DType, std::int64_t, const Draw&, const void*, DType, void*) { refuse(); }
 
 struct CudaReducer::Impl {};
 

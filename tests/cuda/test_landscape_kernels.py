@@ -68,9 +68,9 @@ def test_perturb_has_the_bits_of_the_torch_expression(
         [None] * len(SIZES) if values is None else [shifted(v, device, by) for v in values]
         for values, by in ((first, offsets[2]), (second, offsets[3]))
     ]
-    perturbation = _core.Perturbation(out, there, *directions)
+    perturbation = _core.Perturbation(out, there, directions)
     for a, b in ((0.0, 0.0), (0.1, -1.0 / 3.0), (-1e-30, 1e30), (float("inf"), 1.0)):
-        perturbation.perturb(a, b, 1)
+        perturbation.perturb([a, b], 1)
         for i, w in enumerate(weights):
             expected = w.to(wide)
             expected = expected if first is None else expected + a * first[i]
@@ -82,9 +82,9 @@ def test_tensors_of_all_types_move_in_one_launch(device: torch.device, capture: 
     weights = [awkward(n, n).to(dtype).to(device) for dtype in TYPES for n in SIZES]
     first = [awkward(len(w), 5).to(compute_type(w.dtype)).to(device) for w in weights]
     out = [torch.zeros_like(w) for w in weights]
-    perturbation = _core.Perturbation(out, weights, first, [None] * len(out))
+    perturbation = _core.Perturbation(out, weights, [first])
     with capture() as graph:
-        perturbation.perturb(0.25, 0.0, 1)
+        perturbation.perturb([0.25], 1)
     launches = graph.replay()
     assert launches in (1, None)  # a GPU's graph does not count
     for o, w, u in zip(out, weights, first, strict=True):
@@ -100,7 +100,7 @@ def test_lerp_meets_both_ends_to_the_bit_and_the_expression_between(
         start, stop = (torch.randn(n, generator=torch.Generator().manual_seed(s)).to(dtype) for s in (n, n + 1))
         out = shifted(torch.zeros_like(start), device, offsets[0])
         ends = [shifted(start, device, offsets[1])], [shifted(stop, device, offsets[2])]
-        line = _core.Perturbation([out], *ends, [None])
+        line = _core.Perturbation([out], ends[0], [ends[1]])
         a, b = start.to(wide), stop.to(wide)
         for t in (0.0, 0.25, 0.49999, 0.5, 0.75, 1.0):
             line.lerp(t, 1)
@@ -117,7 +117,7 @@ def test_coordinates_come_from_the_row_of_the_cursor(device: torch.device, captu
     cursor = torch.zeros(1, dtype=torch.int64, device=device)
     w, u, v = (awkward(1000, seed).to(device) for seed in (1, 2, 3))
     out = torch.empty_like(w)
-    plane, reducer = _core.Perturbation([out], [w], [u], [v]), _core.Reducer(values, cursor)
+    plane, reducer = _core.Perturbation([out], [w], [[u], [v]]), _core.Reducer(values, cursor)
     with capture() as graph:
         plane.perturb_at(table, cursor)
         reducer.advance()
@@ -132,9 +132,9 @@ def test_one_coordinate_is_a_line(device: torch.device) -> None:
     cursor = torch.ones(1, dtype=torch.int64, device=device)
     w, u = (torch.randn(100, generator=torch.Generator().manual_seed(s)).to(device) for s in (1, 2))
     out = torch.empty_like(w)
-    _core.Perturbation([out], [w], [u], [None]).perturb_at(table, cursor)
+    _core.Perturbation([out], [w], [[u]]).perturb_at(table, cursor)
     assert same_bits(out, w.cpu() + 0.75 * u.cpu())
-    _core.Perturbation([out], [w], [u], [None]).lerp_at(table, cursor)
+    _core.Perturbation([out], [w], [[u]]).lerp_at(table, cursor)
     assert same_bits(out, u.cpu() - 0.25 * (u.cpu() - w.cpu()))
 
 
@@ -150,17 +150,17 @@ def test_normal_fill_is_the_generator_draw_by_draw(device: torch.device, by: int
 def test_errors_name_both_places(device: torch.device, real_device: torch.device) -> None:
     here, there = torch.zeros(4), torch.zeros(4, device=device)
     with pytest.raises(ValueError, match="CUDA device 0 and the host"):
-        _core.Perturbation([there], [here], [None], [None])
+        _core.Perturbation([there], [here], [[None]])
     table, cursor = torch.zeros(1, 2, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
     with pytest.raises(ValueError, match="the table on the host"):
-        _core.Perturbation([there], [there], [there], [None]).perturb_at(table, cursor)
+        _core.Perturbation([there], [there], [[there], [None]]).perturb_at(table, cursor)
     with pytest.raises(ValueError, match="on a device use a Reducer"):
         _core.sums(there, 1)
 
 
 def test_a_table_of_other_types_is_refused(device: torch.device) -> None:
     w, cursor = torch.zeros(4, device=device), torch.zeros(1, dtype=torch.int64, device=device)
-    plane = _core.Perturbation([w], [w.clone()], [w.clone()], [None])
+    plane = _core.Perturbation([w], [w.clone()], [[w.clone()], [None]])
     for table in (torch.zeros(3, 2, device=device), torch.zeros(3, dtype=torch.float64, device=device)):
         with pytest.raises(ValueError, match="float64 table"):
             plane.perturb_at(table, cursor)
@@ -175,6 +175,6 @@ def test_more_than_2_to_the_31_elements(real_device: torch.device) -> None:
         expected = _testing.philox_normal(3, 1, np.arange(begin, begin + 8, dtype=np.uint64)).astype(np.float32)
         assert out[begin : begin + 8].cpu().numpy().tobytes() == expected.tobytes()
     moved = torch.empty_like(out)
-    _core.Perturbation([moved], [out], [out], [None]).perturb(0.5, 0.0, 1)
+    _core.Perturbation([moved], [out], [[out]]).perturb([0.5], 1)
     for part, source in zip(moved.split(2**28), out.split(2**28), strict=True):
         assert torch.equal(part, source + 0.5 * source)

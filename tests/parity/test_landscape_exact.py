@@ -138,7 +138,7 @@ def test_perturbation_has_the_bits_of_the_torch_expression(isa: str, threads: in
     d1, d2 = ([torch.randn(t.shape, generator=generator).to(direction_dtype) for t in w] for _ in range(2))
     second = [None if i == 3 else d for i, d in enumerate(d2)]
     out = [torch.empty_like(t) for t in w]
-    tw._core.Perturbation(out, w, d1, second).perturb(0.3, -1.7, threads)
+    tw._core.Perturbation(out, w, [d1, second]).perturb([0.3, -1.7], threads)
     for o, t, x, y in zip(out, w, d1, second, strict=True):
         wide = t.to(direction_dtype) + 0.3 * x
         expected = (wide if y is None else wide + -1.7 * y).to(dtype)

@@ -28,7 +28,7 @@ class Bag(nn.Module):
 def test_lerp_meets_both_ends_and_stays_between(pairs: list[tuple[float, float]], t: float) -> None:
     a, b = (torch.tensor(column) for column in zip(*pairs, strict=True))
     out = torch.empty_like(a)
-    line = _core.Perturbation([out], [a], [b], [None])
+    line = _core.Perturbation([out], [a], [[b]])
     line.lerp(0.0, 1)
     assert torch.equal(out, a)
     line.lerp(1.0, 1)

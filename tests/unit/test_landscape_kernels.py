@@ -110,7 +110,7 @@ def test_perturb_has_torch_bits_for_denormals_infinities_and_missing_directions(
     first, second = ([awkward(n, generator).flip(0).contiguous() if use else None for n in SIZES] for use in which)
     out = [torch.full_like(w, 7.0) for w in weights]
     for a, b in ((0.0, 0.0), (0.1, -1.0 / 3.0), (-1e-30, 1e30), (float("inf"), 1.0)):
-        _core.Perturbation(out, weights, first, second).perturb(a, b, threads)
+        _core.Perturbation(out, weights, [first, second]).perturb([a, b], threads)
         for o, w, u, v in zip(out, weights, first, second, strict=True):
             expected = w if u is None else w + a * u
             expected = expected if v is None else expected + b * v
@@ -124,7 +124,7 @@ def test_perturb_ignores_a_flush_to_zero_mode_of_the_caller(isa: str) -> None:
     if not torch.set_flush_denormal(True):
         pytest.skip("this CPU cannot flush denormals")
     try:
-        _core.Perturbation([out], [weights], [step], [None]).perturb(1.0, 0.0, 1)
+        _core.Perturbation([out], [weights], [[step]]).perturb([1.0], 1)
         still_flushing = float(torch.tensor(1e-40) * torch.tensor(0.5))
     finally:
         torch.set_flush_denormal(False)
@@ -140,7 +140,7 @@ def test_lerp_meets_both_ends_to_the_bit_and_torch_between(isa: str, threads: in
     for n in (0, 1, 17, 70_001):
         start, stop = (torch.randn(n, generator=generator).to(dtype) for _ in range(2))
         out = torch.empty_like(start)
-        line = _core.Perturbation([out], [start], [stop], [None])
+        line = _core.Perturbation([out], [start], [[stop]])
         line.lerp(0.0, threads)
         assert same_bits(out, start)
         line.lerp(1.0, threads)
@@ -164,4 +164,4 @@ def test_perturbation_refuses_tensors_that_do_not_fit() -> None:
     good = torch.ones(4, 6)
     for bad in (torch.ones(4, 6)[:, ::2], torch.ones(6, 4), torch.ones(4, 6, dtype=torch.int32)):
         with pytest.raises(ValueError, match="Perturbation"):
-            _core.Perturbation([torch.empty(4, 6)], [bad], [good], [None])
+            _core.Perturbation([torch.empty(4, 6)], [bad], [[good]])

@@ -108,8 +108,7 @@ def test_spectral_norm_goes_on_from_batch_to_batch_on_a_line() -> None:
     torch.manual_seed(5)
     a, b = (nn.utils.parametrizations.spectral_norm(nn.Linear(4, 6)) for _ in range(2))
     lines = [
-        ev.line((a, b), (0, 1, 5)).values["loss"]
-        for ev in pair(lambda: loader(5), a, "cross_entropy", train_mode=True)
+        ev.line((a, b), (0, 1, 5)).values["loss"] for ev in pair(lambda: loader(5), a, "cross_entropy", train_mode=True)
     ]
     assert np.array_equal(*lines)
 
@@ -239,7 +238,11 @@ def test_data_that_do_not_repeat_are_refused() -> None:
                 yield torch.cat([x, x])[i : i + 10] + shift, torch.cat([y, y])[i : i + 10]
 
     model = net()
-    for kind, text in (("values", "batch 2 differs"), ("short", "4 batches came instead of 6"), ("long", "batch 6 differs")):
+    for kind, text in (
+        ("values", "batch 2 differs"),
+        ("short", "4 batches came instead of 6"),
+        ("long", "batch 6 differs"),
+    ):
         ev = Evaluator(model, "cross_entropy", Changing(kind), memory_budget=100)
         with pytest.raises(ValueError, match=rf"{text} from the first pass; expected the same batches.*memory_budget"):
             ev.line(random_directions(model, 1), (0, 1, 3))

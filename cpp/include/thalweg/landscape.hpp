@@ -1,4 +1,4 @@
-// Landscape kernels: perturbed weights, points between two models, reproducible normal directions, their lengths.
+// Landscape kernels: perturbed weights, points between two models, drawn directions, lengths.
 // Knows addresses, not tensors of any framework.
 #pragma once
 
@@ -6,33 +6,48 @@
 #include <cstdint>
 #include <memory>
 
+#include "draws.hpp"
 #include "dtype.hpp"
 
 namespace thalweg {
 
-// One tensor of a model at a grid point. float32 and float64 are computed in their own type; bfloat16 and float16 in
-// float32 with float32 directions, and rounded once.
+constexpr int kMaxDirections = 4;
+
+// One direction of one tensor: stored, or drawn again at every point.
+struct PerturbTerm {
+  const void* values = nullptr;  // [numel], of the compute type; for lerp the other end, of the type of out
+  Draw draw;                     // where values is null
+  std::int32_t coordinate = 0;   // which coordinate of a point multiplies it
+};
+
+// One tensor of a model at a point. float32 and float64 are computed in their own type; bfloat16 and float16 in float32
+// with float32 directions, and rounded once. A direction that is zero for this tensor is left out; the others stand in
+// the order of their coordinates, all of them stored or all drawn.
 struct PerturbItem {
   void* out;           // [numel]
   const void* weight;  // [numel], type as out
-  const void* first;   // [numel] direction, or null: its term is left out
-  const void* second;  // [numel] direction, or null: its term is left out
   std::int64_t numel;  // elements
   DType dtype;         // of out and weight
+  std::int32_t count;  // of terms
+  PerturbTerm terms[kMaxDirections];
 };
+
+inline bool is_drawn(const PerturbItem& item) { return item.count > 0 && item.terms[0].values == nullptr; }
 
 // ---- CPU --------------------------------------------------------------------------------------------------
 
-// out = (weight + a * first) + b * second, every operation rounded by itself: the bits of that expression in torch.
-// a and b are rounded to the compute type once. The bits do not depend on num_threads or instruction set.
-void perturb_cpu(const PerturbItem* items, std::size_t count, double a, double b, int num_threads);
+// out = ((weight + c0 d0) + c1 d1) + ..., every operation rounded by itself: the bits of that expression in torch.
+// Coordinates [kMaxDirections] are rounded to the compute type once. The bits do not depend on num_threads or
+// instruction set, nor on whether a direction is stored or drawn.
+void perturb_cpu(const PerturbItem* items, std::size_t count, const double* coordinates, int num_threads);
 
-// The point t between weight (t = 0) and first (t = 1), exact at both: weight + t (first - weight) below one half,
-// first - (1 - t) (first - weight) from there on.
+// The point t between weight (t = 0) and the first term (t = 1), exact at both: weight + t (term - weight) below one
+// half, term - (1 - t) (term - weight) from there on.
 void lerp_cpu(const PerturbItem* items, std::size_t count, double t, int num_threads);
 
-// out[i] = normal variate number i of `stream` under `seed` (philox.hpp).
-void fill_normal_cpu(float* out, std::int64_t numel, std::uint64_t seed, std::uint64_t stream, int num_threads);
+// out [numel], float32 or float64, = a whole direction in order of the dimensions; weight (kWeight alone) lies so, too.
+void fill_drawn_cpu(void* out, DType dtype, std::int64_t numel, const Draw& draw, const void* weight,
+                    DType weight_dtype, int num_threads);
 
 // Lengths and angles of directions: products in float64, added as sums.hpp says, so that a seed gives the same
 // normalised direction whatever the number of threads, on CPU and CUDA. kFloat32 or kFloat64.
@@ -54,11 +69,10 @@ class CudaPerturbation {
   CudaPerturbation(const CudaPerturbation&) = delete;
   CudaPerturbation& operator=(const CudaPerturbation&) = delete;
 
-  // One launch for all tensors.
-  void perturb(double a, double b, void* stream) const;
+  // One launch for all tensors with stored directions, one for those with drawn ones.
+  void perturb(const double* coordinates, void* stream) const;  // [kMaxDirections]
   void lerp(double t, void* stream) const;
-  // With the coordinates in row `*cursor` of table [points, width], both read when the kernel runs; a missing second
-  // coordinate is 0.
+  // With the coordinates in row `*cursor` of table [points, width], both read when the kernel runs.
   void perturb_at(const double* table, std::int64_t width, const std::int64_t* cursor, void* stream) const;
   void lerp_at(const double* table, std::int64_t width, const std::int64_t* cursor, void* stream) const;
 
@@ -67,7 +81,7 @@ class CudaPerturbation {
   std::unique_ptr<Impl> impl_;
 };
 
-void fill_normal_cuda(int device, float* out, std::int64_t numel, std::uint64_t seed, std::uint64_t stream_number,
-                      void* stream);
+void fill_drawn_cuda(int device, void* out, DType dtype, std::int64_t numel, const Draw& draw, const void* weight,
+                     DType weight_dtype, void* stream);
 
 }  // namespace thalweg

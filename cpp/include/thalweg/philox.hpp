@@ -45,81 +45,89 @@ THALWEG_HD double portable_log(double x) {
   return exponent * 0.6931471805599453 + 2.0 * (s + s * series);
 }
 
-// Standard normal quantile of u in (0, 1): algorithm AS 241, PPND16 (Wichura, Applied Statistics 37, 1988).
+// Standard normal quantile of u in (0, 1): algorithm AS 241, PPND16 (Wichura, Applied Statistics 37, 1988). Three
+// rational functions: of q = u - 1/2 where |q| <= kQuantileCentre, and of r = sqrt(-log(the tail's probability)) up to
+// 5 and above.
+constexpr double kQuantileCentre = 0.425;
+
+THALWEG_HD double quantile_centre(double q) {
+  const double r = 0.180625 - q * q;
+  return q *
+         (((((((2509.0809287301226727 * r + 33430.575583588128105) * r + 67265.770927008700853) * r +
+              45921.953931549871457) *
+                 r +
+             13731.693765509461125) *
+                r +
+            1971.5909503065514427) *
+               r +
+           133.14166789178437745) *
+              r +
+          3.387132872796366608) /
+         (((((((5226.495278852545925 * r + 28729.085735721942674) * r + 39307.89580009271061) * r +
+              21213.794301586595867) *
+                 r +
+             5394.1960214247511077) *
+                r +
+            687.1870074920579083) *
+               r +
+           42.313330701600911252) *
+              r +
+          1.0);
+}
+
+THALWEG_HD double quantile_tail(double r) {
+  r -= 1.6;
+  return (((((((7.7454501427834140764e-4 * r + 0.0227238449892691845833) * r + 0.24178072517745061177) * r +
+              1.27045825245236838258) *
+                 r +
+             3.64784832476320460504) *
+                r +
+            5.7694972214606914055) *
+               r +
+           4.6303378461565452959) *
+              r +
+          1.42343711074968357734) /
+         (((((((1.05075007164441684324e-9 * r + 5.475938084995344946e-4) * r + 0.0151986665636164571966) * r +
+              0.14810397642748007459) *
+                 r +
+             0.68976733498510000455) *
+                r +
+            1.6763848301838038494) *
+               r +
+           2.05319162663775882187) *
+              r +
+          1.0);
+}
+
+THALWEG_HD double quantile_far_tail(double r) {
+  r -= 5.0;
+  return (((((((2.01033439929228813265e-7 * r + 2.71155556874348757815e-5) * r + 0.0012426609473880784386) * r +
+              0.026532189526576123093) *
+                 r +
+             0.29656057182850489123) *
+                r +
+            1.7848265399172913358) *
+               r +
+           5.4637849111641143699) *
+              r +
+          6.6579046435011037772) /
+         (((((((2.04426310338993978564e-15 * r + 1.4215117583164458887e-7) * r + 1.8463183175100546818e-5) * r +
+              7.868691311456132591e-4) *
+                 r +
+             0.0148753612908506148525) *
+                r +
+            0.13692988092273580531) *
+               r +
+           0.59983220655588793769) *
+              r +
+          1.0);
+}
+
 THALWEG_HD double normal_quantile(double u) {
   const double q = u - 0.5;
-  if (fabs(q) <= 0.425) {
-    const double r = 0.180625 - q * q;
-    return q *
-           (((((((2509.0809287301226727 * r + 33430.575583588128105) * r + 67265.770927008700853) * r +
-                45921.953931549871457) *
-                   r +
-               13731.693765509461125) *
-                  r +
-              1971.5909503065514427) *
-                 r +
-             133.14166789178437745) *
-                r +
-            3.387132872796366608) /
-           (((((((5226.495278852545925 * r + 28729.085735721942674) * r + 39307.89580009271061) * r +
-                21213.794301586595867) *
-                   r +
-               5394.1960214247511077) *
-                  r +
-              687.1870074920579083) *
-                 r +
-             42.313330701600911252) *
-                r +
-            1.0);
-  }
-  const double tail = q < 0 ? u : 1.0 - u;
-  double r = sqrt(-portable_log(tail));
-  double value;
-  if (r <= 5.0) {
-    r -= 1.6;
-    value = (((((((7.7454501427834140764e-4 * r + 0.0227238449892691845833) * r + 0.24178072517745061177) * r +
-                 1.27045825245236838258) *
-                    r +
-                3.64784832476320460504) *
-                   r +
-               5.7694972214606914055) *
-                  r +
-              4.6303378461565452959) *
-                 r +
-             1.42343711074968357734) /
-            (((((((1.05075007164441684324e-9 * r + 5.475938084995344946e-4) * r + 0.0151986665636164571966) * r +
-                 0.14810397642748007459) *
-                    r +
-                0.68976733498510000455) *
-                   r +
-               1.6763848301838038494) *
-                  r +
-              2.05319162663775882187) *
-                 r +
-             1.0);
-  } else {
-    r -= 5.0;
-    value = (((((((2.01033439929228813265e-7 * r + 2.71155556874348757815e-5) * r + 0.0012426609473880784386) * r +
-                 0.026532189526576123093) *
-                    r +
-                0.29656057182850489123) *
-                   r +
-               1.7848265399172913358) *
-                  r +
-              5.4637849111641143699) *
-                 r +
-             6.6579046435011037772) /
-            (((((((2.04426310338993978564e-15 * r + 1.4215117583164458887e-7) * r + 1.8463183175100546818e-5) * r +
-                 7.868691311456132591e-4) *
-                    r +
-                0.0148753612908506148525) *
-                   r +
-               0.13692988092273580531) *
-                  r +
-              0.59983220655588793769) *
-                 r +
-             1.0);
-  }
+  if (fabs(q) <= kQuantileCentre) return quantile_centre(q);
+  const double r = sqrt(-portable_log(q < 0 ? u : 1.0 - u));
+  const double value = r <= 5.0 ? quantile_tail(r) : quantile_far_tail(r);
   return q < 0 ? -value : value;
 }
 
@@ -130,10 +138,13 @@ THALWEG_HD Philox4 philox_block(std::uint64_t seed, std::uint64_t stream, std::u
   return philox4x32(counter, static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32));
 }
 
-THALWEG_HD float normal_of(std::uint32_t word) {
-  const double u = (static_cast<double>(word) + 0.5) * 2.3283064365386962890625e-10;  // 2^-32
-  return static_cast<float>(normal_quantile(u));
+// The middle of one of 2^32 equal parts of (0, 1), exactly. Such a u is at least 2^-33: the far tail is never reached.
+THALWEG_HD double uniform_of(std::uint32_t word) {
+  const double wide = static_cast<double>(static_cast<std::int32_t>(word ^ 0x80000000u)) + 2147483648.0;  // vectorises
+  return (wide + 0.5) * 2.3283064365386962890625e-10;                                                     // 2^-32
 }
+
+THALWEG_HD float normal_of(std::uint32_t word) { return static_cast<float>(normal_quantile(uniform_of(word))); }
 
 // Normal variate number `index` of stream `stream` under `seed`: four come from one Philox block.
 THALWEG_HD float philox_normal(std::uint64_t seed, std::uint64_t stream, std::uint64_t index) {

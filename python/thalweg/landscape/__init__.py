@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ._journal import merge as merge
+from ._sharing import Share as Share
 from .barriers import Barriers as Barriers
 from .barriers import Sharpness as Sharpness
 from .barriers import barriers as barriers

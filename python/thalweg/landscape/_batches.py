@@ -200,7 +200,7 @@ def digest_of(value: Any) -> int:
     for tensor in tensors_in(value):
         digest.update(f"{tensor.dtype}:{tuple(tensor.shape)}".encode())
         digest.update(raw(tensor))
-    return digest.intdigest()
+    return int(digest.intdigest())
 
 
 def raw(tensor: Tensor) -> Any:

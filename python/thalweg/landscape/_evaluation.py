@@ -21,7 +21,7 @@ from . import _walk
 from ._batches import Data, Resident
 from ._ledger import Indices, Ledger
 from ._loss import Measure
-from ._memory import keep_freed_memory
+from ._memory import default_budget, keep_freed_memory
 from ._points import Reader, Trial
 from ._recalibrate import Recalibration
 from ._run import run
@@ -46,12 +46,14 @@ class How:
         progress: Whether there is one.
         order: [points] every index once; None: as they come.
         shown: Called with the ledger after every call of the engine.
+        ledger: Makes the ledger from order and columns.
     """
 
     what: str = "points"
     progress: bool = False
     order: Indices | None = None
     shown: Callable[[Ledger], object] = lambda ledger: None
+    ledger: Callable[[Indices, int], Ledger] = Ledger
 
 
 @dataclass
@@ -60,6 +62,10 @@ class Run:
 
     values: dict[str, Array]
     told: dict[str, Any]
+
+    def first(self) -> dict[str, float]:
+        """The values at the first point."""
+        return {name: float(value[0]) for name, value in self.values.items()}
 
 
 @dataclass
@@ -74,6 +80,8 @@ class Evaluation:
         train_mode: See Evaluator.
         on_device: Whether the core takes the model's memory for a CUDA device's.
         data: The batches.
+        budget: Bytes that data, and activations of BatchNorm's recalibration, may take; None: half of what is free.
+        draws: Whether a point has drawn random numbers so far.
     """
 
     model: nn.Module
@@ -83,6 +91,8 @@ class Evaluation:
     train_mode: bool
     on_device: bool
     data: Data = field(default_factory=lambda: Resident([]))
+    draws: bool = False
+    budget: int | None = None
     _refusal: Refusal = field(default_factory=Refusal)
     _without_gradients: Callable[[], AbstractContextManager[Any]] = torch.inference_mode
 
@@ -114,23 +124,21 @@ class Evaluation:
         reader = Reader(
             self.model, self.params, targets.count, self.measure.takes_any_batch, budget, batch_size, trial
         )  # fmt: skip
-        self.data = reader.read(data)
+        self.data, self.budget = reader.read(data), budget
         self.measure.counts.amounts = reader.amounts
 
     def center(self) -> dict[str, float]:
         """Values at the model's own weights; a loss that takes gradients is found out here and gets them from now on."""
         try:
-            return self.at(lambda saved: _walk.Move())
+            return self._at_model()
         except RuntimeError as error:
             if not any(text in str(error) for text in _WANTS_GRADIENTS):
                 raise
         self._without_gradients = torch.no_grad  # inside, the loss may enable them
-        return self.at(lambda saved: _walk.Move())
+        return self._at_model()
 
-    def at(self, start: Start) -> dict[str, float]:
-        """Values at the one point that `start` leads to."""
-        values = self.run(start, np.empty((1, 0)), How()).values
-        return {name: float(value[0]) for name, value in values.items()}
+    def _at_model(self) -> dict[str, float]:
+        return self.run(lambda saved: _walk.Move(), np.empty((1, 0)), How()).first()
 
     def run(self, start: Start, points: Array, how: How) -> Run:
         """Values after each of the moves that `start` prepares; the model is as before afterwards."""
@@ -140,21 +148,29 @@ class Evaluation:
         whole = nn.ModuleList([self.model, *self.measure.modules])
         with self._enough_memory(), bar, untouched(whole, self.params) as saved, self._without_gradients():
             self._evaluation_mode()
-            engine = self._engine(whole, start(saved), points)
+            move = start(saved)
+            same = SameStart(whole, self.device)
+            ledger = how.ledger(order, self.measure.columns)
+
+            def shown(ledger: Ledger) -> None:
+                bar.n = int(ledger.done.sum())  # also those that came from a journal or another process
+                how.shown(ledger)
+
             size = POINTS_PER_PASS if self.data.streamed else None
-            totals = run(engine, points, Ledger(order, self.measure.columns), bar.update, how.shown, size)
-        return Run(self.values(totals), dict(engine.told))
+            totals = run(self._engine(move, same, points), points, ledger, bar.update, shown, size)
+            self.draws = self.draws or same.drawn or same.drew()
+        return Run(self.values(totals), ledger.told)
 
     def values(self, totals: Array) -> dict[str, Array]:
         """Metrics by name, [points] each, from running sums [points, columns]; NaN where these are."""
         values = np.array([self.measure.values(row) for row in totals.tolist()])
         return {name: values[:, i].copy() for i, name in enumerate(self.measure.names)}
 
-    def _engine(self, whole: nn.Module, move: _walk.Move, points: Array) -> Engine:
-        same = SameStart(whole, self.device)
+    def _engine(self, move: _walk.Move, same: SameStart, points: Array) -> Engine:
         statistics = None
         if self.bn == "recalibrate":
-            statistics = Recalibration(self.model, self.measure, self.data)
+            room = default_budget(self.device) if self.budget is None else self.budget
+            statistics = Recalibration(self.model, self.measure, self.data, room, self._without_gradients)
         task = Task(self.model, move, same, statistics, self.measure, self.data)
         if self.data.streamed:
             rows = min(len(points), POINTS_PER_PASS)

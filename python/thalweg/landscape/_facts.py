@@ -18,7 +18,7 @@ def facts(evaluation: Evaluation, directions: Directions | None) -> dict[str, An
     params = evaluation.params
     return {
         "directions": {"kind": "between"} if directions is None else directions.describe(),
-        "weights_hash": _weights.hash_of({**params, **dict(unwrap(evaluation.model).named_buffers())}),
+        "weights_hash": weights_hash(evaluation),
         "data_hash": evaluation.data.hash,
         "samples": evaluation.samples,
         "batch_sizes": sorted(set(evaluation.data.sizes), reverse=True),
@@ -31,6 +31,11 @@ def facts(evaluation: Evaluation, directions: Directions | None) -> dict[str, An
         "thalweg": _core.__version__,
         "tier": "exact",
     }
+
+
+def weights_hash(evaluation: Evaluation) -> str:
+    """Of the parameters and buffers as they are now."""
+    return _weights.hash_of({**evaluation.params, **dict(unwrap(evaluation.model).named_buffers())})
 
 
 def _conditions(device: torch.device) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,7 @@ class Ledger:
         self.order = np.asarray(order, dtype=np.int64)
         self.sums: Array = np.full((len(self.order), columns), np.nan)
         self.done = np.zeros(len(self.order), dtype=bool)  # by index
+        self.told: dict[str, Any] = {}  # by the engine, about how the points were computed
         self._cursor = 0  # in `order`; everything before it is done or given out
 
     def __enter__(self) -> Ledger:
@@ -47,6 +50,10 @@ class Ledger:
         """Keep the sums [n, columns] of points that `next` gave."""
         self.sums[indices] = sums
         self.done[indices] = True
+
+    def tell(self, told: Mapping[str, Any]) -> None:
+        """Keep what the engine tells about the points that were added."""
+        self.told = dict(told)
 
     def totals(self) -> Array:
         """Running sums [points, columns], once every point is done."""

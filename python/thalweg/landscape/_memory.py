@@ -1,7 +1,8 @@
-"""Memory: kept for the next forward pass, and how much of it data may take. Knows no model."""
+"""The memory of the host and of devices. Knows no model."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -46,3 +47,13 @@ def _left_in_group() -> float:
         return 2.0**62 if limit == "max" else max(0.0, float(limit) - float(used))
     except (OSError, ValueError):
         return 2.0**62
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes of memory where tensors of this device are, or None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None

@@ -75,11 +75,10 @@ class Reader:
                 return self._first_pass(data, lambda: self._batches_of(data), start, None)
             _check_place(pair, self.device)
             if self.trial is not None:
-                self.batch_size = _fastest_batch(
-                    *(_resident(t[:_TRIAL_SAMPLES], self.device) for t in pair), self.trial
-                )
+                first = _resident(tuple(t[:_TRIAL_SAMPLES] for t in pair), self.device)
+                self.batch_size = _fastest_batch(first[0], first[1], self.trial)
             size = self.batch_size or _cache_batch(self.model, self.params, _resident(pair[0][:1], self.device))
-            return self._first_pass(data, lambda: _split(*pair, size), start, pair)
+            return self._first_pass(data, lambda: _split(pair[0], pair[1], size), start, pair)
 
     def _first_pass(
         self, data: Any, source: Callable[[], Iterable[Host]], start: Generators, pair: tuple[Tensor, Tensor] | None
@@ -103,7 +102,8 @@ class Reader:
         sizes = [c.samples for c in counted]
         if kept is not None:
             if pair is not None:  # whole, so that batches lie one after the other
-                kept = list(_split(*(_resident(part, self.device) for part in pair), sizes[0]))
+                whole = _resident(pair, self.device)
+                kept = list(_split(whole[0], whole[1], sizes[0]))
             return Resident([Batch(*b, w) for b, w in zip(kept, weights, strict=True)], total.hexdigest())
         if hasattr(data, "__next__"):
             raise ValueError(

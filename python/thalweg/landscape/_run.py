@@ -28,6 +28,7 @@ def run(
         while len(indices := ledger.next(size)):
             started = time.perf_counter()
             ledger.add(indices, engine.evaluate(points[indices], done))
+            ledger.tell(engine.told)
             seconds = max(time.perf_counter() - started, 1e-9)
             size = fixed or max(1, min(_MOST, 2 * size, int(CALL_SECONDS * len(indices) / seconds)))
             shown(ledger)

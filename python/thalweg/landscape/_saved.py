@@ -26,7 +26,7 @@ class Saved:
         self.params = list(params.values())
         self.weights = [p.detach().clone(memory_format=torch.preserve_format) for p in self.params]
         self._grads = [(p, p.grad, p.requires_grad) for p in model.parameters()]
-        self._buffers = [(b, memory_of(b.detach()).clone()) for b in model.buffers()]
+        self._buffers = [(b, writable(b.detach()).clone()) for b in model.buffers()]
         self._attributes = [(m, dict(m.__dict__), _registries(m)) for m in model.modules()]
 
     def hide_gradients(self) -> None:
@@ -39,7 +39,7 @@ class Saved:
         with torch.no_grad():
             for tensor, value in [*zip(self.params, self.weights, strict=True), *self._buffers]:
                 with torch.inference_mode() if tensor.is_inference() else nullcontext():
-                    memory_of(tensor.data).copy_(value)
+                    writable(tensor.data).copy_(value)
         for param, grad, flag in self._grads:
             if param.requires_grad != flag:
                 param.requires_grad_(flag)
@@ -53,7 +53,7 @@ class Saved:
             module.__dict__.update(attributes)
 
 
-def memory_of(tensor: Tensor) -> Tensor:
+def writable(tensor: Tensor) -> Tensor:
     """The tensor without the repetitions of an expanded one, so that it can be written to."""
     if tensor.layout == torch.strided:
         for dim, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
@@ -64,7 +64,7 @@ def memory_of(tensor: Tensor) -> Tensor:
 
 def write(tensor: Tensor, value: Tensor) -> None:
     """Copy a value into a tensor that may be expanded."""
-    target = memory_of(tensor)
+    target = writable(tensor)
     if target is not tensor:
         for dim, size in enumerate(target.shape):
             value = value.narrow(dim, 0, size)
@@ -132,7 +132,7 @@ class _Buffer:
         if self.registry.get(self.name) is not self.tensor:
             self.registry[self.name] = self.tensor
         if _version(self.tensor) != self.version:
-            memory_of(self.tensor).copy_(self.value)
+            writable(self.tensor).copy_(self.value)
             self.version = _version(self.tensor)
 
     def change(self) -> Tensor | None:
@@ -168,7 +168,7 @@ class SameStart:
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._buffers = [
-            _Buffer(registry, name, buffer, memory_of(buffer.detach()).clone(), _version(buffer))
+            _Buffer(registry, name, buffer, writable(buffer.detach()).clone(), _version(buffer))
             for registry in (module._buffers for module in model.modules() if not _writes_only(module))
             for name, buffer in registry.items()
             if buffer is not None
@@ -178,6 +178,7 @@ class SameStart:
         self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         self._others = random.getstate(), np.random.get_state()  # noqa: NPY002
         self._points = 0
+        self.drawn = False  # seen by `changes`
         self._drawn = False  # whether the first point drew from another generator than torch's; 40 us to put back
 
     def reset(self) -> None:
@@ -201,7 +202,9 @@ class SameStart:
     def changes(self) -> Changes | None:
         """What the model did to buffers and generators since the last reset, or None: nothing."""
         buffers = [buffer.change() for buffer in self._buffers]
-        if all(value is None for value in buffers) and not self.drew():
+        drew = self.drew()
+        self.drawn = self.drawn or drew
+        if not drew and all(value is None for value in buffers):
             return None
         cuda = None if self._cuda is None else torch.cuda.get_rng_state(self._device)
         return Changes(buffers, (torch.get_rng_state(), random.getstate(), np.random.get_state(), cuda))  # noqa: NPY002

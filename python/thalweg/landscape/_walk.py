@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from .. import _core
-from ._saved import Saved, memory_of, write
+from ._saved import Saved, writable, write
 from ._weights import DTYPES, pick, state_of
 from .directions import Directions
+
+MOST_DIRECTIONS = 4  # kMaxDirections of landscape.hpp
 
 
 class Move:
@@ -35,8 +37,7 @@ class _Moved(Move):
         if self._lerps:
             self._perturbation.lerp(coordinates[0], self._threads)
         else:
-            a, b = coordinates if len(coordinates) == 2 else (coordinates[0], 0.0)
-            self._perturbation.perturb(a, b, self._threads)
+            self._perturbation.perturb(coordinates, self._threads)
         self._spread()
 
     def to_row(self, table: Tensor, cursor: Tensor) -> None:
@@ -52,22 +53,22 @@ class _Moved(Move):
 
 
 def in_plane(params: Mapping[str, nn.Parameter], saved: Saved, directions: Directions) -> Move:
-    """A move to (a, b), or to (a) for one direction: weights (w + a d1) + b d2."""
-    matched = directions.matching("Evaluator", params)
-    second = matched[1] if len(matched) > 1 else [None] * len(params)
+    """A move to (a, b, ...), one coordinate for each of up to four directions: ((w + a d1) + b d2) + ..."""
+    if not 1 <= len(directions) <= MOST_DIRECTIONS:
+        raise ValueError(f"Evaluator: expected 1 to {MOST_DIRECTIONS} directions, got {len(directions)}")
+    terms = directions.terms("Evaluator", params)
     tensors = list(params.values())
     origin = saved.weights
     if directions.origin is not None:
         origin = [
             torch.empty_like(t, requires_grad=False).copy_(o) for t, o in zip(tensors, directions.origin, strict=True)
         ]
-    moving = [i for i in range(len(tensors)) if matched[0][i] is not None or second[i] is not None]
+    moving = [i for i in range(len(tensors)) if any(row[i] is not None for row in terms)]
     for i in set(range(len(tensors))) - set(moving):
         tensors[i].data.copy_(origin[i])  # stands still at every point
     outs, strided = _targets([tensors[i] for i in moving])
-    perturbation = _core.Perturbation(
-        outs, [_dense(origin[i]) for i in moving], [matched[0][i] for i in moving], [second[i] for i in moving]
-    )
+    starts = [_dense(origin[i]) for i in moving]
+    perturbation = _core.Perturbation(outs, starts, [[row[i] for i in moving] for row in terms])
     return _Moved(perturbation, False, strided)
 
 
@@ -86,13 +87,13 @@ def between(model: nn.Module, ends: tuple[Any, Any], still: Collection[str] = ()
     starts, stops = ([_dense(torch.empty_like(tensors[i]).copy_(s[i])) for i in moving] for s in (a, b))
     for i in written - set(moving):
         write(tensors[i], a[i])
-    line = _core.Perturbation(outs, starts, stops, [None] * len(moving))
+    line = _core.Perturbation(outs, starts, [stops])
     return _Moved(line, True, strided)
 
 
 def _movable(tensor: Tensor) -> bool:
     """Tell whether the core can move it: not empty, not sparse, of a type that it knows, with memory of its own."""
-    own = tensor.layout == torch.strided and memory_of(tensor) is tensor
+    own = tensor.layout == torch.strided and writable(tensor) is tensor
     return own and tensor.dtype in DTYPES and tensor.numel() > 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from .._check import describe
 from .._preserve import unwrap
 from ._cells import on_device
 
+_ENTRIES = 1 << 22  # of tensors that are held for inner products at a time
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -141,16 +142,31 @@ def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
 
 def gram(a: Sequence[Sequence[Tensor]], b: Sequence[Sequence[Tensor]]) -> Tensor:
     """[len(a), len(b)] inner products on the host; what is elsewhere is brought to the device of the first tensor."""
-    pairs = [_alike(x, y) for left in a for right in b for x, y in zip(left, right, strict=True)]
-    values = _dots(pairs)
-    each = len(values) // (len(a) * len(b))  # tensors of a vector
-    # fsum, as the built-in sum of floats is another one from Python 3.12 on.
-    sums = [math.fsum(values[i * each : (i + 1) * each]) for i in range(len(a) * len(b))]
+    sums = [[_sum_of_dots(zip(left, right, strict=True)) for right in b] for left in a]
     return torch.tensor(sums, dtype=torch.float64).reshape(len(a), len(b))
 
 
+def _sum_of_dots(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Exact sum of the pairs' inner products; fsum, as the built-in sum of floats is another one from Python 3.12 on."""
+    return math.fsum(value for few in _handfuls(pairs) for value in _dots([_alike(x, y) for x, y in few]))
+
+
+def _handfuls(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """The pairs, as many at a time as need not be held in memory together for long."""
+    few: list[tuple[Tensor, Tensor]] = []
+    entries = 0
+    for pair in pairs:
+        few.append(pair)
+        entries += pair[0].numel()
+        if entries >= _ENTRIES:
+            yield few
+            few, entries = [], 0
+    if few:
+        yield few
+
+
 def _dots(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
-    if not pairs or not on_device(pairs[0][0]):
+    if not on_device(pairs[0][0]):
         return [_core.dot(x, y, torch.get_num_threads()) for x, y in pairs]
     out = torch.zeros(1, len(pairs), dtype=torch.float64, device=pairs[0][0].device)
     _core.Reducer(out).dots(0, [x for x, _ in pairs], [y for _, y in pairs])
@@ -170,7 +186,7 @@ def lengths(tensor: Tensor, rows: int) -> Tensor:
 
 def length(tensors: Sequence[Tensor]) -> float:
     """Euclidean norm over all tensors, float64, in one order whatever the number of threads."""
-    return math.sqrt(dot(tensors, tensors))
+    return math.sqrt(_sum_of_dots((tensor, tensor) for tensor in tensors))
 
 
 def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

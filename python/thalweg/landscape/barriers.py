@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from .. import _check
 from ._evaluation import How
+from ._keeping import Keeping
 from ._loss import HIGHER_IS_BETTER
 from .directions import random_directions
 from .evaluator import Evaluator
@@ -85,7 +86,7 @@ def barriers(
         curves[i, i] = ev.at(model)[metric]
     pairs = [(i, j) for i in range(len(models)) for j in range(i + 1, len(models))]
     for i, j in tqdm(pairs, desc="barriers", unit="pair", leave=False, disable=None if progress else True):
-        inside = ev._between((models[i], models[j]), alphas[1:-1], How()).values[metric]
+        inside = ev._between((models[i], models[j]), alphas[1:-1], How(), Keeping("barriers")).values[metric]
         curve = np.concatenate([curves[i, i, :1], inside, curves[j, j, :1]])  # the line is exact at its ends
         excess = sign * (curve - ((1 - alphas) * curve[0] + alphas * curve[-1]))
         excess[0] = excess[-1] = 0.0

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,10 +15,13 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from .. import _check, _core
 from .._preserve import unwrap
-from ._weights import direction_dtype, dot, length, lengths, like, parameters, pick
+from ._drawn import DrawnVector
+from ._memory import memory_of
+from ._norms import LI2018_NORMS, NORMS, drawn_vector
+from ._weights import direction_dtype, dot, length, like, parameters, pick
 
-NORMS = ("filter", "layer", "model", "weight", "none")
-_TINY = 1e-10  # Li et al.'s guard: a direction of zero length stays zero
+STYLES = ("paper", "li2018")
+_SHARE_OF_MEMORY = 16  # storage="auto" stores directions that take at most one part in so many
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,15 @@ class Directions:
 
     Attributes:
         names: Parameter names, in the model's order.
-        vectors: For each direction one tensor per parameter, shaped like it.
+        vectors: For each direction one tensor per parameter, shaped like it; those of procedural directions are made
+            whenever they are asked for.
         recipe: How they were made, JSON-able.
         origin: Weights that stand at coordinate 0, or None for the evaluated model's own.
         extra: What was found out while making them, JSON-able, such as `explained_variance`.
     """
 
     names: tuple[str, ...]
-    vectors: tuple[tuple[Tensor, ...], ...]
+    vectors: tuple[Sequence[Tensor], ...]
     recipe: dict[str, Any]
     origin: tuple[Tensor, ...] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
@@ -46,48 +51,62 @@ class Directions:
         """Some of the directions: `directions[:1]`."""
         return replace(self, vectors=self.vectors[chosen])
 
-    @property
+    @cached_property
     def norms(self) -> list[float]:
         """Euclidean length of each direction over all parameters."""
         return [length(vector) for vector in self.vectors]
 
-    @property
+    @cached_property
     def cosine(self) -> float:
         """Cosine of the angle between the first two directions; NaN when there is one, or one of length 0."""
-        return _cosine(self.vectors, self.norms)
+        if len(self) < 2:
+            return math.nan
+        scale = self.norms[0] * self.norms[1]
+        return dot(self.vectors[0], self.vectors[1]) / scale if scale else math.nan
+
+    @property
+    def storage(self) -> str:
+        """Whether the tensors are kept ("dense") or made on demand ("procedural")."""
+        return "procedural" if all(isinstance(v, DrawnVector) for v in self.vectors) else "dense"
 
     def matching(self, who: str, params: Mapping[str, Tensor]) -> list[list[Tensor | None]]:
         """The directions as dense tensors laid out like `params`; None where a direction is zero."""
+        self._check_fit(who, params)
+        return [
+            [
+                like(param, value) if bool((value != 0).any()) else None
+                for param, value in zip(params.values(), vector, strict=True)
+            ]
+            for vector in self.vectors
+        ]
+
+    def terms(self, who: str, params: Mapping[str, Tensor]) -> list[list[Tensor | _core.Draw | None]]:
+        """The same for the kernel that moves weights: recipes where the directions are procedural."""
+        drawn = [vector for vector in self.vectors if isinstance(vector, DrawnVector)]
+        if len(drawn) < len(self):
+            return [[*row] for row in self.matching(who, params)]
+        self._check_fit(who, params)
+        return [[part.term(param) for part, param in zip(v.parts, params.values(), strict=True)] for v in drawn]
+
+    def _check_fit(self, who: str, params: Mapping[str, Tensor]) -> None:
         if self.names != tuple(params):
             own, others = (", ".join(list(names)[:3]) + "…" * (len(names) > 3) for names in (self.names, params))
             raise ValueError(
                 f"{who}: the directions belong to parameters {own}, the model has {others}; make directions for this "
                 "model"
             )
-        out: list[list[Tensor | None]] = []
         for vector in self.vectors:
-            row: list[Tensor | None] = []
-            for (name, param), value in zip(params.items(), vector, strict=True):
-                if value.shape != param.shape:
+            shapes = [part.shape for part in (vector.parts if isinstance(vector, DrawnVector) else vector)]
+            for (name, param), shape in zip(params.items(), shapes, strict=True):
+                if shape != param.shape:
                     raise ValueError(
-                        f"{who}: direction for {name!r} must have shape {tuple(param.shape)}, got {tuple(value.shape)}"
+                        f"{who}: direction for {name!r} must have shape {tuple(param.shape)}, got {tuple(shape)}"
                     )
-                row.append(like(param, value) if bool((value != 0).any()) else None)
-            out.append(row)
-        return out
 
     def describe(self) -> dict[str, Any]:
         """Recipe, lengths and angle, JSON-able."""
-        norms = self.norms
-        cosine = _cosine(self.vectors, norms)
-        return {**self.recipe, **self.extra, "norms": norms, "cosine": None if math.isnan(cosine) else cosine}
-
-
-def _cosine(vectors: Sequence[Sequence[Tensor]], norms: Sequence[float]) -> float:
-    if len(vectors) < 2:
-        return math.nan
-    scale = norms[0] * norms[1]
-    return dot(vectors[0], vectors[1]) / scale if scale else math.nan
+        cosine = None if math.isnan(self.cosine) else self.cosine
+        return {**self.recipe, **self.extra, "norms": list(self.norms), "cosine": cosine}
 
 
 def random_directions(
@@ -98,10 +117,14 @@ def random_directions(
     ignore: str | None = "bias_bn",
     orthogonalize: bool = False,
     include_frozen: bool = True,
+    storage: str = "auto",
+    style: str = "paper",
 ) -> Directions:
     r"""Gaussian directions, normalised filter by filter: :math:`d_{ij} \leftarrow d_{ij}\,\|w_{ij}\| / \|d_{ij}\|`.
 
-    They are made where the model is, with the same bits on every device.
+    They are made where the model is, with the same bits on every device and in every storage. A procedural direction is
+    not stored: the kernel that moves the weights draws it again, entry by entry, at every point. That takes about
+    PROCEDURAL_COST.
 
     Args:
         model: The model whose parameters give shapes and norms.
@@ -115,6 +138,11 @@ def random_directions(
             other text is a regular expression of parameter names to set to 0.
         orthogonalize: Make each direction orthogonal to those before it, after normalisation; its length is kept.
         include_frozen: Whether parameters with `requires_grad=False` move.
+        storage: "dense" tensors; "procedural": nothing but one factor per filter, layer or model (norm "weight" takes
+            the weights themselves, which must then stay as they are); "auto": dense while all directions together take
+            at most 1/16 of the memory of the host or device where the model is, or cannot be procedural.
+        style: "paper", or "li2018" as the authors' code has it: tensors with one dimension are ignored ("bias_bn") or,
+            with None, move along their own weights; norms also "dfilter" and "dlayer" (length 1), and no "model".
 
     Returns:
         The directions; `cosine` tells the angle.
@@ -135,30 +163,49 @@ def random_directions(
     params = parameters(who, model)
     n = _check.integer(who, "n", n, 1)
     seed = _check.integer(who, "seed", seed, 0, 2**63 - 1)
-    _check.choice(who, "norm", norm, NORMS)
-    skip = _ignored(who, model, params, ignore)
+    _check.choice(who, "style", style, STYLES)
+    _check.choice(who, "norm", norm, NORMS if style == "paper" else LI2018_NORMS)
+    if style == "li2018" and ignore == "bias_bn":
+        skip = {name for name, param in params.items() if param.dim() <= 1}
+    else:
+        skip = _ignored(who, model, params, ignore)
     if not include_frozen:
         skip |= {name for name, param in params.items() if not param.requires_grad}
     if skip >= set(params):
         raise ValueError(f"{who}: every parameter is ignored, the directions would be zero; change `ignore`")
-    vectors: list[list[Tensor]] = []
-    for index in range(n):
-        vector = []
-        for place, (name, param) in enumerate(params.items()):
-            draw = torch.empty(param.shape, dtype=torch.float32, device=param.device)
-            _core.fill_normal(draw, seed, (index << 32) | place, torch.get_num_threads())
-            vector.append(torch.zeros_like(draw) if name in skip else draw)
-        vectors.append(_normalised(vector, list(params.values()), norm))
-    if orthogonalize:
-        _orthogonalise(vectors)
-    finished = tuple(
-        tuple(v.to(direction_dtype(p)) for v, p in zip(vector, params.values(), strict=True)) for vector in vectors
-    )
+    drawn = [drawn_vector(params, seed, index, norm, skip, style) for index in range(n)]
+    if _storage(who, storage, params, n, norm, orthogonalize) == "procedural":
+        finished: tuple[Sequence[Tensor], ...] = tuple(drawn)
+    elif orthogonalize:
+        wide = [[part.make(torch.float64) for part in vector.parts] for vector in drawn]
+        _orthogonalise(wide)
+        finished = tuple(
+            tuple(v.to(part.dtype) for v, part in zip(vector, recipe.parts, strict=True))
+            for vector, recipe in zip(wide, drawn, strict=True)
+        )
+    else:
+        finished = tuple(tuple(vector) for vector in drawn)
     recipe = {
         "kind": "random", "seed": seed, "norm": norm, "ignore": ignore, "orthogonalize": bool(orthogonalize),
-        "include_frozen": bool(include_frozen),
+        "include_frozen": bool(include_frozen), **({"style": style} if style != "paper" else {}),
     }  # fmt: skip
     return Directions(tuple(params), finished, recipe)
+
+
+def _storage(who: str, storage: str, params: Mapping[str, Tensor], n: int, norm: str, orthogonalize: bool) -> str:
+    """Where the directions will be: the rule of storage="auto"."""
+    _check.choice(who, "storage", storage, ("auto", "dense", "procedural"))
+    if storage == "procedural" and orthogonalize:
+        raise ValueError(
+            f"{who}: storage='procedural' cannot hold orthogonalised directions, which are sums of several draws; "
+            "use storage='dense' or orthogonalize=False"
+        )
+    if storage != "auto":
+        return storage
+    size = n * sum(param.numel() * direction_dtype(param).itemsize for param in params.values())
+    room = memory_of(next(iter(params.values())).device)
+    stored = orthogonalize or norm == "weight" or room is None or size * _SHARE_OF_MEMORY <= room
+    return "dense" if stored else "procedural"
 
 
 def _ignored(who: str, model: nn.Module, params: Mapping[str, Tensor], ignore: str | None) -> set[str]:
@@ -180,26 +227,6 @@ def _ignored(who: str, model: nn.Module, params: Mapping[str, Tensor], ignore: s
         for name, _ in module.named_parameters(recurse=False)
     }
     return {name for name in params if name in norm_names or name.rpartition(".")[2].startswith("bias")}
-
-
-def _normalised(vector: list[Tensor], weights: list[Tensor], norm: str) -> list[Tensor]:
-    """Scale a drawn vector; float64 arithmetic in one order whatever the number of threads, float64 result."""
-    wide = [d.double() for d in vector]
-    if norm == "none":
-        return wide
-    if norm == "weight":
-        return [d * w.detach().double() for d, w in zip(wide, weights, strict=True)]
-    if norm == "model":
-        scale = length(weights) / (length(vector) + _TINY)
-        return [d * scale for d in wide]
-    out = []
-    for d, w in zip(wide, weights, strict=True):
-        if d.numel():
-            rows = d.shape[0] if norm == "filter" and d.dim() > 1 else 1
-            scales = lengths(w, rows) / (lengths(d, rows) + _TINY)
-            d = (d.reshape(rows, -1) * scales[:, None]).reshape(d.shape)
-        out.append(d)
-    return out
 
 
 def _orthogonalise(vectors: list[list[Tensor]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from . import _walk, _weights
 from ._batches import Resident
 from ._cells import on_device as is_on_device
 from ._evaluation import BN_MODES, Evaluation, How, Run
-from ._facts import facts
+from ._keeping import Keeper, Keeping
 from ._ledger import Ledger
 from ._loss import LossFn, Measure, Metric, check_center
 from ._order import progressive
@@ -27,6 +28,7 @@ from .result import Line, Points, Surface
 Array = npt.NDArray[np.float64]
 Axis = tuple[float, float, int]
 Preview = Callable[[Surface], object]
+Path = str | os.PathLike[str]
 _PREVIEW_SECONDS = 1.0  # at least, between two previews
 
 
@@ -101,7 +103,9 @@ class Evaluator:
         if memory_budget is not None:
             memory_budget = _check.integer("Evaluator", "memory_budget", memory_budget, 0)
         self._evaluation.read(data, size, memory_budget, self._seconds if tune else None)
-        check_center(self._evaluation.center())
+        center = self._evaluation.center()
+        check_center(center)
+        self._keeper = Keeper(self._evaluation, center)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -128,15 +132,24 @@ class Evaluator:
                 _walk.onto(self.model, state, self._evaluation.still)
             return _walk.Move()
 
-        return self._evaluation.at(start)
+        return self._evaluation.run(start, np.empty((1, 0)), How()).first()
 
-    def points(self, directions: Directions, coordinates: Any, progress: bool = False) -> Points:
+    def points(
+        self,
+        directions: Directions,
+        coordinates: Any,
+        progress: bool = False,
+        resume: Path | None = None,
+        share: Any = False,
+    ) -> Points:
         """Values at any coordinates, in the order given.
 
         Args:
             directions: One or two directions.
             coordinates: [points, len(directions)], finite.
             progress: Show a progress bar when standard error is a terminal.
+            resume: As of `grid`.
+            share: As of `grid`.
 
         Raises:
             ValueError: The coordinates do not fit the directions, or these do not fit the model.
@@ -151,14 +164,15 @@ class Evaluator:
         if not np.isfinite(coords).all():
             raise ValueError("Evaluator.points: coordinates must be finite")
         started = time.perf_counter()
-        run = self._in_plane(directions, coords, How("points", progress))
+        keeping = Keeping("Evaluator.points", resume, share)
+        run = self._in_plane(directions, coords, How("points", progress), keeping)
         return Points(coords, run.values, run.told, _timings(started, len(coords)))
 
-    def _in_plane(self, directions: Directions, coords: Array, how: How) -> Run:
-        told = facts(self._evaluation, directions)
+    def _in_plane(self, directions: Directions, coords: Array, how: How, keeping: Keeping) -> Run:
         params = self._evaluation.params
-        run = self._evaluation.run(lambda saved: _walk.in_plane(params, saved, directions), coords, how)
-        return Run(run.values, {**told, **run.told})
+        return self._keeper.run(
+            lambda saved: _walk.in_plane(params, saved, directions), coords, how, keeping, directions=directions
+        )
 
     def grid(
         self,
@@ -167,6 +181,8 @@ class Evaluator:
         y: Axis = (-1, 1, 51),
         progress: bool = True,
         preview: Preview | None = None,
+        resume: Path | None = None,
+        share: Any = False,
     ) -> Surface:
         """Values on a grid in the plane of two directions, coarse to fine, so that a preview is there early.
 
@@ -176,12 +192,18 @@ class Evaluator:
             y: (first, last, number) along the second direction: the rows.
             progress: Show a progress bar when standard error is a terminal.
             preview: Called now and then with the surface so far, NaN where it is not known yet.
+            resume: A file (SQLite) that is written along the way, and from which the same call goes on after a kill, with
+                the same bits; complete, it gives the result at once.
+            share: True: share the points with the other processes, under torchrun or in a process group; all get the
+                whole result, and write `run.rank0.sqlite` … beside `resume`. Or a `torch.distributed.Store`, or a `Share`.
 
         Returns:
             A Surface; `values[name]` has shape (ny, nx).
 
         Raises:
-            ValueError: Other than two directions, or an axis that is empty or not finite.
+            ValueError: Other than two directions, or an axis that is empty or not finite; `resume` is damaged or belongs
+                to a run with other weights, data, directions, axes or conditions.
+            RuntimeError: Another process works with `resume`, or `share` has nobody to share with.
         """
         _check.instance("Evaluator.grid", "directions", directions, Directions, "Directions")
         if len(directions) != 2:
@@ -196,7 +218,8 @@ class Evaluator:
             return Surface(xs, ys, shaped, told, _timings(started, len(coords)), directions, origin)
 
         shown = self._previews(preview, surface)
-        run = self._in_plane(directions, coords, How("landscape", progress, progressive((len(ys), len(xs))), shown))
+        how = How("landscape", progress, progressive((len(ys), len(xs))), shown)
+        run = self._in_plane(directions, coords, how, Keeping("Evaluator.grid", resume, share))
         return surface(run.values, run.told)
 
     def _previews(
@@ -214,7 +237,12 @@ class Evaluator:
         return shown
 
     def line(
-        self, direction: Directions | tuple[Any, Any], alphas: Axis = (-0.5, 1.5, 41), progress: bool = True
+        self,
+        direction: Directions | tuple[Any, Any],
+        alphas: Axis = (-0.5, 1.5, 41),
+        progress: bool = True,
+        resume: Path | None = None,
+        share: Any = False,
     ) -> Line:
         """Values along one direction, or on the straight line from model a (0) to model b (1), exact at both.
 
@@ -223,6 +251,8 @@ class Evaluator:
                 Between models, floating-point buffers such as BatchNorm statistics are interpolated too.
             alphas: (first, last, number).
             progress: Show a progress bar when standard error is a terminal.
+            resume: As of `grid`.
+            share: As of `grid`.
 
         Returns:
             A Line.
@@ -231,24 +261,24 @@ class Evaluator:
             ValueError: The models do not fit, or the axis is empty or not finite.
         """
         ts = axis("Evaluator.line", "alphas", alphas)
-        started = time.perf_counter()
-        if isinstance(direction, Directions):
-            first = direction[:1]
-            run = self._in_plane(first, ts[:, None], How("line", progress))
-        elif isinstance(direction, tuple) and len(direction) == 2:
-            run = self._between(direction, ts, How("line", progress))
-        else:
+        pair = isinstance(direction, tuple) and len(direction) == 2
+        if not pair and not isinstance(direction, Directions):
             raise TypeError(
                 f"Evaluator.line: direction must be Directions or a pair of models, got {_check.describe(direction)}"
             )
+        started = time.perf_counter()
+        how, keeping = How("line", progress), Keeping("Evaluator.line", resume, share)
+        if isinstance(direction, Directions):
+            run = self._in_plane(direction[:1], ts[:, None], how, keeping)
+        else:
+            run = self._between(direction, ts, how, keeping)
         return Line(ts, run.values, run.told, _timings(started, len(ts)))
 
-    def _between(self, ends: tuple[Any, Any], ts: Array, how: How) -> Run:
-        told = facts(self._evaluation, None)
-        run = self._evaluation.run(
-            lambda saved: _walk.between(self.model, ends, self._evaluation.still), ts[:, None], how
-        )
-        return Run(run.values, {**told, **run.told})
+    def _between(self, ends: tuple[Any, Any], ts: Array, how: How, keeping: Keeping) -> Run:
+        def start(saved: Saved) -> _walk.Move:
+            return _walk.between(self.model, ends, self._evaluation.still)
+
+        return self._keeper.run(start, ts[:, None], how, keeping, ends=ends)
 
     def _origin(self, directions: Directions) -> tuple[Tensor, ...]:
         if directions.origin is not None:
