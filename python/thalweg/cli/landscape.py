@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .._files import write_whole
-from ..landscape import Line, Points, Surface, load
+from ..landscape import Line, Points, Surface, Volume, load
 
 _KINDS = ("contour", "surface", "heatmap", "line")
 
@@ -34,8 +34,9 @@ def run(args: argparse.Namespace) -> int:
     result = load(args.file)
     if args.action == "info":
         return _info(result, args.json)
-    if isinstance(result, Points):
-        raise ValueError(f"landscape plot: {args.file} holds single points; only lines and surfaces are drawn")
+    if isinstance(result, (Points, Volume)):
+        what = "single points" if isinstance(result, Points) else "a volume"
+        raise ValueError(f"landscape plot: {args.file} holds {what}; only lines and surfaces are drawn")
     if args.metric not in result.values:
         raise ValueError(f"landscape plot: metric must be one of {', '.join(result.values)}, got {args.metric!r}")
     kind = args.kind or ("line" if isinstance(result, Line) else "contour")
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _info(result: Points | Line | Surface, as_json: bool) -> int:
+def _info(result: Points | Line | Surface | Volume, as_json: bool) -> int:
     shape = list(next(iter(result.values.values())).shape)
     finite = {name: v[np.isfinite(v)] for name, v in result.values.items()}
     ranges = {name: [float(v.min()), float(v.max())] if v.size else None for name, v in finite.items()}

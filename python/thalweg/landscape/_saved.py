@@ -199,10 +199,16 @@ class SameStart:
         for buffer in self._buffers:
             buffer.reset()
 
-    def changes(self) -> Changes | None:
-        """What the model did to buffers and generators since the last reset, or None: nothing."""
+    def changes(self, thorough: bool) -> Changes | None:
+        """What the model did to buffers and generators since the last reset, or None: nothing.
+
+        Args:
+            thorough: Look at Python's and NumPy's generators too, which takes long; from the first time that they have
+                moved they are always looked at.
+        """
         buffers = [buffer.change() for buffer in self._buffers]
-        drew = self.drew()
+        self._drawn = self._drawn or (thorough and self._others_moved())
+        drew = self._torch_moved() or (self._drawn and self._others_moved())
         self.drawn = self.drawn or drew
         if not drew and all(value is None for value in buffers):
             return None
@@ -231,12 +237,15 @@ class SameStart:
 
     def drew(self) -> bool:
         """Tell whether a random generator has moved since the last reset."""
-        return not torch.equal(torch.get_rng_state(), self._torch) or self._others_moved()
+        return self._torch_moved() or self._others_moved()
+
+    def _torch_moved(self) -> bool:
+        return not torch.equal(torch.get_rng_state(), self._torch)
 
     def _others_moved(self) -> bool:
-        if random.getstate() != self._others[0]:
-            return True
         if self._cuda is not None and not torch.equal(torch.cuda.get_rng_state(self._device), self._cuda):
+            return True
+        if random.getstate() != self._others[0]:
             return True
         pairs = zip(np.random.get_state(), self._others[1], strict=True)  # noqa: NPY002
         return not all(np.array_equal(a, b) for a, b in pairs)

@@ -54,7 +54,7 @@ class _Streamed:
                         known[i].write()
                     task.same.resume(changes[i])
                     task.measure.add_batch(task.model, batch, cells)
-                    changes[i] = task.same.changes()
+                    changes[i] = task.same.changes(thorough=i == 0)
         for _, cells in self._visits():
             task.measure.add_point(cells)
             done()
