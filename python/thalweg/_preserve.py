@@ -12,6 +12,16 @@ import torch
 from torch import nn
 
 
+def generators_of(sources: Iterable[Any]) -> list[torch.Generator]:
+    """The generators of data loaders and of their samplers."""
+    return [
+        generator
+        for source in sources
+        for holder in (source, getattr(source, "sampler", None), getattr(source, "batch_sampler", None))
+        if isinstance(generator := getattr(holder, "generator", None), torch.Generator)
+    ]
+
+
 @contextmanager
 def random_state(sources: Iterable[Any] = ()) -> Iterator[None]:
     """Restore the generators of torch (all devices in use), numpy and `random`, and those found in `sources`.
@@ -20,12 +30,7 @@ def random_state(sources: Iterable[Any] = ()) -> Iterator[None]:
     alone changes what the training draws next. `sources` are data loaders; their own and their samplers'
     generators count.
     """
-    generators = [
-        generator
-        for source in sources
-        for holder in (source, getattr(source, "sampler", None), getattr(source, "batch_sampler", None))
-        if isinstance(generator := getattr(holder, "generator", None), torch.Generator)
-    ]
+    generators = generators_of(sources)
     own = [generator.get_state() for generator in generators]
     cpu = torch.get_rng_state()
     in_use = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]

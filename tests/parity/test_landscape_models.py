@@ -103,14 +103,29 @@ def test_every_kind_of_model_has_the_bits_of_plain_torch(case: str, seed: int) -
     assert np.ptp(ours) > 0
 
 
-def test_ignored_targets_count_as_torch_counts_them() -> None:
+@pytest.mark.parametrize("reduction", ["mean", "none", "sum"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ignore_index": -100, "label_smoothing": 0.1},
+        {"weight": torch.tensor([1.0, 0.25, 3.0, 0.0])},
+        {"weight": torch.tensor([1.0, 0.25, 3.0, 0.5]), "ignore_index": 2},
+    ],
+)
+def test_ignored_and_weighted_targets_count_as_in_one_batch(reduction: str, options: dict[str, object]) -> None:
+    """The mean over all data is that over the targets that count, whatever the batches: torch's own of one batch."""
     torch.manual_seed(2)
-    model, (x, y) = conv(), images(21)
-    y[::3] = -100
+    model, (x, y) = conv().double(), images(21)
+    x = x.double()
+    y[::3] = int(options.get("ignore_index", 1))
+    y[8:16] = y[0]  # a batch that may hold nothing else
+    options = {k: v.double() if isinstance(v, Tensor) else v for k, v in options.items()}
+    criterion = nn.CrossEntropyLoss(**options, reduction=reduction)
     directions = random_directions(model)
-    criterion = nn.CrossEntropyLoss(ignore_index=-100, label_smoothing=0.1)
     ours = Evaluator(model, criterion, (x, y), batch_size=8).points(directions, [[0.3, -0.2]]).values["loss"]
-    assert np.array_equal(ours, plain_torch(model, criterion, (x, y), 8, directions, [(0.3, -0.2)]))
+    whole = nn.CrossEntropyLoss(**options, reduction="sum" if reduction == "sum" else "mean")
+    expected = plain_torch(model, whole, (x, y), 21, directions, [(0.3, -0.2)])
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
 
 
 def test_batch_statistics_have_the_bits_of_batchnorm_in_train_mode() -> None:
@@ -124,7 +139,7 @@ def test_batch_statistics_have_the_bits_of_batchnorm_in_train_mode() -> None:
 
 
 def test_recalibrated_statistics_are_those_of_the_whole_data_set() -> None:
-    """Whatever the batches: float64 mean and unbiased variance over all samples and pixels at once."""
+    """Whatever the batches: float64 mean and population variance over all samples and pixels at once."""
     torch.manual_seed(4)
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)).double()
     x, y = images(29)
@@ -137,7 +152,7 @@ def test_recalibrated_statistics_are_those_of_the_whole_data_set() -> None:
                 p.add_(a * u + b * v)
             features = twin[0](x).transpose(0, 1).flatten(1)
             twin[1].running_mean.copy_(features.mean(1))
-            twin[1].running_var.copy_(features.var(1))
+            twin[1].running_var.copy_(features.var(1, correction=0))
             expected = float(nn.functional.cross_entropy(twin(x), y))
         for batch in (5, 29):
             ev = Evaluator(model, "cross_entropy", (x, y), batch_size=batch, bn="recalibrate")

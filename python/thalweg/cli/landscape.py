@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._files import write_whole
-from ..landscape import Line, Points, Surface, load
+from ..landscape import Line, Points, Surface, Volume, load
 from ..landscape._journal_file import is_journal
 from . import landscape_run
 
@@ -51,9 +51,10 @@ def run(args: argparse.Namespace) -> int:
     return _plot(args, result)
 
 
-def _plot(args: argparse.Namespace, result: Points | Line | Surface) -> int:
-    if isinstance(result, Points):
-        raise ValueError(f"landscape plot: {args.file} holds single points; only lines and surfaces are drawn")
+def _plot(args: argparse.Namespace, result: Points | Line | Surface | Volume) -> int:
+    if isinstance(result, (Points, Volume)):
+        what = "single points" if isinstance(result, Points) else "a volume"
+        raise ValueError(f"landscape plot: {args.file} holds {what}; only lines and surfaces are drawn")
     if args.metric not in result.values:
         raise ValueError(f"landscape plot: metric must be one of {', '.join(result.values)}, got {args.metric!r}")
     kind = args.kind or ("line" if isinstance(result, Line) else "contour")
@@ -76,7 +77,7 @@ def _plot(args: argparse.Namespace, result: Points | Line | Surface) -> int:
     return 0
 
 
-def _facts(result: Points | Line | Surface) -> dict[str, Any]:
+def _facts(result: Points | Line | Surface | Volume) -> dict[str, Any]:
     shape = list(next(iter(result.values.values())).shape)
     finite = {name: v[np.isfinite(v)] for name, v in result.values.items()}
     ranges = {name: [float(v.min()), float(v.max())] if v.size else None for name, v in finite.items()}

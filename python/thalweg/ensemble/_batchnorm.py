@@ -56,7 +56,7 @@ def reestimate_bn(model: nn.Module, data: Any) -> None:
     if not layers:
         return
     saved = {name: {key: value.clone() for key, value in layer.named_buffers()} for name, layer in layers.items()}
-    pooled = {name: _Pooled() for name in layers}
+    pooled = {name: Pooled() for name in layers}
     handles = [layer.register_forward_pre_hook(_watch(pooled[name])) for name, layer in layers.items()]
     device = next(iter(layers.values())).running_mean.device  # type: ignore[union-attr]
     try:
@@ -96,7 +96,7 @@ def _write(
                 layer.num_batches_tracked.fill_(batches)
 
 
-class _Pooled:
+class Pooled:
     """Count, mean and sum of squared deviations of one layer's inputs, per channel, pooled over batches."""
 
     def __init__(self) -> None:
@@ -120,6 +120,12 @@ class _Pooled:
         self.mean = self.mean + delta * (count / total)
         self.count = total
 
+    def population(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and biased variance, as BatchNorm normalises with."""
+        assert self.mean is not None
+        assert self.squares is not None
+        return self.mean, self.squares / self.count
+
     def result(self, who: str, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
         if self.mean is None or self.squares is None:
             return None
@@ -128,7 +134,7 @@ class _Pooled:
         return self.mean, self.squares / (self.count - 1)
 
 
-def _watch(pooled: _Pooled) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+def _watch(pooled: Pooled) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         pooled.add(inputs[0])
 

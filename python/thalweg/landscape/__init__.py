@@ -21,5 +21,6 @@ from .planes import span as span
 from .result import Line as Line
 from .result import Points as Points
 from .result import Surface as Surface
+from .result import Volume as Volume
 from .result import load as load
 from .trajectory import Trajectory as Trajectory

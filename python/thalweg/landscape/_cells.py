@@ -71,6 +71,10 @@ class DeviceCells:
         self.totals.zero_()
         self.cursor.zero_()
 
+    def rewind(self) -> None:
+        """Go to the first row and keep the sums."""
+        self.cursor.zero_()
+
     def advance(self) -> None:
         """Go to the next point."""
         self._reducer.advance()

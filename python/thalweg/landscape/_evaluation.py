@@ -6,32 +6,36 @@ Knows no axes and no results.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from tqdm.auto import tqdm
 
 from .._preserve import unwrap
 from . import _walk
+from ._batches import Data, Resident
 from ._ledger import Indices, Ledger
 from ._loss import Measure
-from ._memory import keep_freed_memory, memory_of
-from ._points import Batch
+from ._memory import default_budget, keep_freed_memory
+from ._points import Reader, Trial
+from ._recalibrate import Recalibration
 from ._run import run
 from ._saved import SameStart, Saved, untouched
 from .engines import Array, Engine, Task
 from .engines.approximate import error_of, places_to_probe
 from .engines.choice import Choice
+from .engines.streamed import POINTS_PER_PASS
 from .engines.tiers import Tiers
 
-BN_MODES = ("frozen", "recalibrate", "batch")
+BN_MODES = ("interpolate", "frozen", "recalibrate", "batch")
+_WANTS_GRADIENTS = ("does not require grad", "Inference tensors cannot be saved", "Inference tensor")
 Start = Callable[[Saved], _walk.Move]  # makes the moves of a run, once the model is saved
 
 
@@ -80,10 +84,11 @@ class Evaluation:
         bn: BatchNorm's mode, see Evaluator.
         train_mode: See Evaluator.
         on_device: Whether the core takes the model's memory for a CUDA device's.
-        batches: The data, where the model is.
+        data: The batches.
         tier: See Evaluator.
         implementation: See Evaluator.
         precision: See Evaluator.
+        budget: Bytes that data, and activations of BatchNorm's recalibration, may take; None: half of what is free.
         draws: Whether a point has drawn random numbers so far.
         choice: How the engine of the last run was chosen; None where there was nothing to choose.
     """
@@ -97,14 +102,20 @@ class Evaluation:
     tier: str = "exact"
     implementation: str = "auto"
     precision: str | None = None
-    batches: Sequence[Batch] = ()
+    data: Data = field(default_factory=lambda: Resident([]))
     draws: bool = False
+    budget: int | None = None
     choice: Choice | None = None
+    _without_gradients: Callable[[], AbstractContextManager[Any]] = torch.inference_mode
 
     @functools.cached_property
     def _tiers(self) -> Tiers:
-        frozen = self.bn == "frozen" and not self.train_mode
-        return Tiers(self.implementation, self.precision, frozen, self.room, self.device, self.on_device)
+        return Tiers(self.implementation, self.precision, self.room, self.device, self.on_device)
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be kept beside the data."""
+        return default_budget(self.device) if self.budget is None else self.budget
 
     @property
     def device(self) -> torch.device:
@@ -112,25 +123,58 @@ class Evaluation:
         return next(iter(self.params.values())).device
 
     @property
-    def room(self) -> int:
-        """Bytes that may be kept beside the data."""
-        return (memory_of(self.device) or 1 << 32) // 4
-
-    @property
     def samples(self) -> int:
         """Samples in all batches."""
-        return sum(n for _, _, n in self.batches)
+        return sum(self.data.sizes)
+
+    @property
+    def still(self) -> set[str]:
+        """Names of the statistics that stay as the model has them whatever model is loaded."""
+        if self.bn != "frozen":
+            return set()
+        return {
+            f"{place}.{name}".removeprefix(".")
+            for place, module in unwrap(self.model).named_modules()
+            if isinstance(module, _NormBase)
+            for name, _ in module.named_buffers(recurse=False)
+        }
+
+    def read(self, data: Any, batch_size: int | None, budget: int | None, trial: Trial | None) -> None:
+        """Read the data once; see Evaluator."""
+        targets = self.measure.counts.targets
+        reader = Reader(
+            self.model, self.params, targets.count, self.measure.takes_any_batch, budget, batch_size, trial
+        )  # fmt: skip
+        self.data, self.budget = reader.read(data), budget
+        self.measure.counts.amounts = reader.amounts
+
+    def center(self) -> dict[str, float]:
+        """Values at the model's own weights; a loss that takes gradients is found out here and gets them from now on."""
+        try:
+            return self._at_model()
+        except RuntimeError as error:
+            if not any(text in str(error) for text in _WANTS_GRADIENTS):
+                raise
+        self._without_gradients = torch.no_grad  # inside, the loss may enable them
+        return self._at_model()
+
+    def _at_model(self) -> dict[str, float]:
+        return self.run(lambda saved: _walk.Move(), np.empty((1, 0)), How()).first()
 
     def run(self, start: Start, points: Array, how: How) -> Run:
         """Values after each of the moves that `start` prepares; the model is as before afterwards."""
         keep_freed_memory()
         order = np.arange(len(points)) if how.order is None else how.order
         bar = tqdm(total=len(points), desc=how.what, unit="point", leave=False, disable=None if how.progress else True)
-        with self._enough_memory(), bar, untouched(self.model, self.params) as saved, torch.inference_mode():
+        whole = nn.ModuleList([self.model, *self.measure.modules])
+        with self._enough_memory(), bar, untouched(whole, self.params) as saved, self._without_gradients():
             self._evaluation_mode()
-            same = SameStart(self.model, self.device)
-            prepare = self._recalibrate if self.bn == "recalibrate" else None
-            task = Task(self.model, start(saved), same, prepare, self.measure, self.batches)
+            move = start(saved)
+            same = SameStart(whole, self.device)  # after the move was made: a state that is loaded counts as the start
+            prepare = None
+            if self.bn == "recalibrate":
+                prepare = Recalibration(self.model, self.measure, self.data, self.room, self._without_gradients)
+            task = Task(self.model, move, same, prepare, self.measure, self.data)
             with how.ledger(order, self.measure.columns) as ledger:
                 if how.rounds is not None:
                     ledger.order = how.rounds(ledger)
@@ -140,15 +184,17 @@ class Evaluation:
                     how.shown(ledger)
 
                 engine, told = self._engine(task, points, ledger)
-                run(engine, points, ledger, bar.update, shown, told, how.rounds)
+                size = POINTS_PER_PASS if self.data.streamed else None
+                run(engine, points, ledger, bar.update, shown, told, how.rounds, size)
                 totals = ledger.totals()
             told = {**ledger.told, **self._probe(task, points, totals, ledger.done)}
-            self.draws = self.draws or same.drew()
+            self.draws = self.draws or same.drawn or same.drew()
         return Run(self.values(totals), told, ledger.done)
 
     def _engine(self, task: Task, points: Array, ledger: Ledger) -> tuple[Engine, dict[str, Any]]:
         """The engine, the one that a journal or another process has begun with, and what a result tells of it."""
         tiers = self._tiers
+        tiers.frozen = self.bn in ("frozen", "interpolate") and not self.train_mode and not self.draws
         if self.tier == "exact" or task.move.terms is None:
             self.choice = None
             return tiers.exact(task, points), {}
@@ -173,8 +219,7 @@ class Evaluation:
 
     def values(self, totals: Array) -> dict[str, Array]:
         """Metrics by name, [points] each, from running sums [points, columns]; NaN where these are."""
-        samples = self.samples
-        values = np.array([self.measure.values(row, samples) for row in totals.tolist()])
+        values = np.array([self.measure.values(row) for row in totals.tolist()])
         return {name: values[:, i].copy() for i, name in enumerate(self.measure.names)}
 
     def _evaluation_mode(self) -> None:
@@ -182,11 +227,6 @@ class Evaluation:
         for module in unwrap(self.model).modules():
             if isinstance(module, _BatchNorm):
                 module.training = self.bn == "batch"
-
-    def _recalibrate(self) -> None:
-        from ..ensemble import reestimate_bn
-
-        reestimate_bn(self.model, ((x, t) for x, t, _ in self.batches))
 
     @contextmanager
     def _enough_memory(self) -> Iterator[None]:
@@ -196,6 +236,6 @@ class Evaluation:
         except torch.OutOfMemoryError as error:
             raise torch.OutOfMemoryError(
                 f"Evaluator: {self.device} has not enough memory for batches of up to "
-                f"{max(n for _, _, n in self.batches)} samples; choose a smaller batch_size. The model is as before "
+                f"{max(self.data.sizes)} samples; choose a smaller batch_size. The model is as before "
                 f"({(str(error).splitlines() or [''])[0]})"
             ) from error

@@ -13,15 +13,15 @@ from ._evaluation import Evaluation
 from .directions import Directions
 
 
-def facts(evaluation: Evaluation, data_hash: str, directions: Directions | None) -> dict[str, Any]:
+def facts(evaluation: Evaluation, directions: Directions | None) -> dict[str, Any]:
     """The conditions of a run, known before it; None stands for a line between two models."""
     params = evaluation.params
     return {
         "directions": {"kind": "between"} if directions is None else directions.describe(),
         "weights_hash": weights_hash(evaluation),
-        "data_hash": data_hash,
+        "data_hash": evaluation.data.hash,
         "samples": evaluation.samples,
-        "batch_sizes": sorted({n for _, _, n in evaluation.batches}, reverse=True),
+        "batch_sizes": sorted(set(evaluation.data.sizes), reverse=True),
         "bn": evaluation.bn,
         "train_mode": evaluation.train_mode,
         "dtypes": sorted({str(p.dtype).removeprefix("torch.") for p in params.values()}),

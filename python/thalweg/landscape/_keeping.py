@@ -68,12 +68,11 @@ class Keeper:
 
     Args:
         evaluation: Model and data.
-        data_hash: Of the data.
         center: Values at the model's own weights as they are now.
     """
 
-    def __init__(self, evaluation: Evaluation, data_hash: str, center: dict[str, float]) -> None:
-        self._evaluation, self._data_hash = evaluation, data_hash
+    def __init__(self, evaluation: Evaluation, center: dict[str, float]) -> None:
+        self._evaluation = evaluation
         self._center = weights_hash(evaluation), center
 
     def run(
@@ -95,7 +94,7 @@ class Keeper:
             directions: None for a line between two models.
             ends: These models.
         """
-        conditions = facts(self._evaluation, self._data_hash, directions)
+        conditions = facts(self._evaluation, directions)
         how.progress = how.progress and not keeping.quiet
         how.ledger = keeping.ledger(
             lambda: {**conditions, **self._functions(conditions["weights_hash"]), **_places(points, directions, ends)}

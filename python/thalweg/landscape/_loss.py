@@ -6,34 +6,28 @@ import copy
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .._check import describe
 from .._criterion import criterion_of
 from .._data import call
+from . import _batches
 from ._cells import Cells
+from ._metrics import Batch, Counts, confidence, correct, floats, margin
+from ._targets import Amounts, Targets
 
 LossFn = Callable[..., Any] | nn.Module | str
 Metric = Callable[[Any, Any], Any]
 Sums = tuple[float, ...]
 
-NAMED = ("loss", "accuracy", "top5", "confidence", "stderr")
-HIGHER_IS_BETTER = ("accuracy", "top5", "confidence")
-
-
-@dataclass
-class Batch:
-    """One batch after its forward pass; `output` is None for a loss_fn(model, batch)."""
-
-    output: Any
-    targets: Any
-    loss: Any
-    count: int  # samples
+NAMED = ("loss", "accuracy", "top5", "confidence", "margin", "stderr", "l2")
+HIGHER_IS_BETTER = ("accuracy", "top5", "confidence", "margin")
+_NEED_NO_OUTPUT = {"loss", "stderr", "l2"}
 
 
 @dataclass(frozen=True)
@@ -43,15 +37,25 @@ class _Quantity:
     name: str
     width: int  # running sums, in neighbouring columns
     add: Callable[[Batch, Cells, int], None]  # to the columns from this one on
-    finish: Callable[[Sums, int], float]  # (sums, samples)
+    finish: Callable[[Sums], float]
 
 
 class Measure:
-    """Evaluates batches: every quantity is a few running sums, turned into a value at the end."""
+    """Evaluates batches: every quantity is a few running sums, turned into a value at the end.
 
-    def __init__(self, loss_fn: LossFn, metrics: Sequence[str | tuple[str, Metric] | Metric]) -> None:
+    Args:
+        loss_fn: See Evaluator.
+        metrics: See Evaluator.
+        params: The model's, for the metrics of the weights themselves.
+    """
+
+    def __init__(
+        self, loss_fn: LossFn, metrics: Sequence[str | tuple[str, Metric] | Metric], params: Mapping[str, Tensor]
+    ) -> None:
         self._criterion, self._loss_fn, self._summed = _resolve_loss(loss_fn)
         self._each = _per_sample(self._criterion)
+        self._params = tuple(params.values())
+        self.counts = Counts(Targets(self._criterion), Amounts(0))
         if isinstance(metrics, str) or not isinstance(metrics, Sequence) or not metrics:
             raise TypeError(f"Evaluator: metrics must be a list such as ('loss', 'accuracy'), got {describe(metrics)}")
         self._quantities = [self._quantity(metric) for metric in metrics]
@@ -62,73 +66,122 @@ class Measure:
         for name in self.names:
             if self.names.count(name) > 1:
                 raise ValueError(f"Evaluator: metric {name!r} is given twice; name callables as ('name', callable)")
-        if self._criterion is None and set(self.names) - {"loss", "stderr"}:
+        if self._criterion is None and set(self.names) - _NEED_NO_OUTPUT:
             raise ValueError(
                 "Evaluator: metrics beside the loss need the model's output; pass a criterion (a loss module or name) "
                 "instead of loss_fn(model, batch)"
             )
+        callables = [loss_fn, *(m[1] if isinstance(m, tuple) else m for m in metrics)]
+        self.modules = [part for part in callables if isinstance(part, nn.Module)]  # may have buffers of their own
 
-    def add(self, model: nn.Module, batches: Sequence[tuple[Any, Any, int]], cells: Cells) -> None:
-        """Add all batches to the running sums; a batch is gone before the next forward pass needs its memory."""
-        for inputs, targets, count in batches:
-            self._add(self._forward(model, inputs, targets, count), cells)
+    @property
+    def takes_any_batch(self) -> bool:
+        """Whether a batch may be something else than inputs and targets."""
+        return self._criterion is None
 
     @property
     def takes_outputs(self) -> bool:
         """Whether all that is measured follows from the model's outputs."""
-        return self._criterion is not None
+        return self._criterion is not None and "l2" not in self.names
 
-    def add_output(self, output: Any, targets: Any, count: int, cells: Cells) -> None:
+    def add_output(self, output: Any, batch: _batches.Batch, cells: Cells) -> None:
         """Add one batch whose output is known."""
-        assert self._criterion is not None
-        loss = self._criterion(output, targets) if self._has_loss else None
-        self._add(Batch(output, targets, loss, count), cells)
+        self._add(self._measured(output, batch), cells)
 
-    def values(self, totals: Sequence[float], samples: int) -> list[float]:
-        """The quantities, in the order of `names`, from the running sums [columns] of so many samples."""
+    def add(self, model: nn.Module, batches: Iterable[_batches.Batch], cells: Cells) -> None:
+        """Add all batches, and what belongs to the point itself, to the running sums."""
+        for batch in batches:
+            self.add_batch(model, batch, cells)
+        self.add_point(cells)
+
+    def add_batch(self, model: nn.Module, batch: _batches.Batch, cells: Cells) -> None:
+        """Add one batch; it is gone before the next forward pass needs its memory."""
+        self._add(self._forward(model, batch), cells)
+
+    def add_point(self, cells: Cells) -> None:
+        """Add what depends on the weights alone."""
+        for name, start in zip(self.names, self._starts, strict=True):
+            if name == "l2":
+                for param in self._params:
+                    if param.numel():
+                        cells.moments(start, floats(param))
+
+    def values(self, totals: Sequence[float]) -> list[float]:
+        """The quantities, in the order of `names`, from the running sums [columns]."""
         return [
-            q.finish(tuple(totals[start : start + q.width]), samples)
+            q.finish(tuple(totals[start : start + q.width]))
             for q, start in zip(self._quantities, self._starts, strict=True)
         ]
+
+    def output(self, model: nn.Module, batch: _batches.Batch) -> Any:
+        """One forward pass, with nothing measured."""
+        if self._criterion is None:
+            return self._loss_fn(model, batch.inputs if batch.targets is None else (batch.inputs, batch.targets))
+        return call(model, batch.inputs)
 
     def _add(self, batch: Batch, cells: Cells) -> None:
         for quantity, start in zip(self._quantities, self._starts, strict=True):
             quantity.add(batch, cells, start)
 
-    def _forward(self, model: nn.Module, inputs: Any, targets: Any, count: int) -> Batch:
+    def _forward(self, model: nn.Module, batch: _batches.Batch) -> Batch:
+        output = self.output(model, batch)
         if self._criterion is None:
-            return Batch(None, targets, self._loss_fn(model, (inputs, targets)), count)
-        output = call(model, inputs)
-        return Batch(output, targets, self._criterion(output, targets) if self._has_loss else None, count)
+            return Batch(None, batch.targets, output, batch.samples, batch.weight)
+        return self._measured(output, batch)
+
+    def _measured(self, output: Any, batch: _batches.Batch) -> Batch:
+        loss = self._criterion(output, batch.targets) if self._criterion is not None and self._has_loss else None
+        return Batch(output, batch.targets, loss, batch.samples, batch.weight)
 
     @functools.cached_property
     def _has_loss(self) -> bool:
         return "loss" in self.names
 
     def _quantity(self, metric: str | tuple[str, Metric] | Metric) -> _Quantity:
-        if metric == "loss":
-            return _Quantity("loss", 1, lambda b, *to: _total("loss", b.loss, b.count, self._summed, *to), self._mean)
-        if metric == "stderr":
-            return _Quantity("stderr", 2, self._moments, self._standard_error)
-        if metric in ("accuracy", "top5"):
-            k = 5 if metric == "top5" else 1
-            return _Quantity(str(metric), 1, functools.partial(_correct, k), _mean)
-        if metric == "confidence":
-            return _Quantity("confidence", 1, _confidence, _mean)
+        if isinstance(metric, str) and metric in NAMED:
+            return self._named(metric)
         if isinstance(metric, tuple) and len(metric) == 2 and isinstance(metric[0], str) and callable(metric[1]):
-            return _custom(*metric)
+            return self._custom(*metric)
         if isinstance(metric, (str, tuple)) or not callable(metric):
             raise ValueError(
                 f"Evaluator: metric must be one of {', '.join(map(repr, NAMED))}, a callable(output, targets) or a "
                 f"pair of name and callable, got {describe(metric)}"
             )
-        return _custom(getattr(metric, "__name__", type(metric).__name__), metric)
+        return self._custom(getattr(metric, "__name__", type(metric).__name__), metric)
 
-    def _mean(self, sums: Sums, samples: int) -> float:
-        return sums[0] if self._summed else sums[0] / samples
+    def _named(self, name: str) -> _Quantity:
+        if name == "loss":
+            return _Quantity(name, 1, self._loss, self._mean_loss)
+        if name == "stderr":
+            return _Quantity(name, 3 if self.counts.targets.counts else 2, self._moments, self._standard_error)
+        if name == "l2":
+            return _Quantity(name, 2, lambda batch, cells, column: None, lambda sums: sums[1])
+        add = {
+            "accuracy": functools.partial(correct, 1, self.counts),
+            "top5": functools.partial(correct, 5, self.counts),
+            "confidence": functools.partial(confidence, self.counts),
+            "margin": functools.partial(margin, self.counts),
+        }[name]
+        return _Quantity(name, 1, add, lambda sums: self.counts.mean(sums[0]))
+
+    def _custom(self, name: str, metric: Metric) -> _Quantity:
+        def add(batch: Batch, cells: Cells, column: int) -> None:
+            _total(name, metric(batch.output, batch.targets), batch.count, batch.count, cells, column)
+
+        return _Quantity(name, 1, add, lambda sums: sums[0] / self.counts.amounts.samples)
+
+    def _loss(self, batch: Batch, cells: Cells, column: int) -> None:
+        weight = 1.0 if self._summed else batch.weight
+        if weight:  # a batch of nothing but ignored targets has the mean NaN
+            _total("loss", batch.loss, batch.count, weight, cells, column)
+
+    def _mean_loss(self, sums: Sums) -> float:
+        amounts = self.counts.amounts
+        divisor = amounts.samples if amounts.plain else amounts.weight
+        return sums[0] if self._summed else sums[0] / divisor if divisor else math.nan
 
     def _moments(self, batch: Batch, cells: Cells, column: int) -> None:
-        """Sum and sum of squares of the losses of single samples."""
+        """Sum and sum of squares of the losses of single samples, and, if need be, of losses times weights."""
         value = batch.loss
         if not _is_per_sample(value, batch.count):
             if self._each is None:
@@ -139,14 +192,29 @@ class Measure:
             value = self._each(batch.output, batch.targets)
         if not isinstance(value, Tensor) or not value.dim() or len(value) != batch.count:
             raise ValueError('Evaluator: stderr needs one loss per sample from the criterion with reduction="none"')
-        cells.moments(column, _floats(value.reshape(batch.count, -1).mean(1)))
+        value = value.detach().reshape(batch.count, -1)
+        if self._summed or self.counts.amounts.plain:
+            cells.moments(column, floats(value.sum(1) if self._summed else value.mean(1)))
+            return
+        losses = value.double().sum(1)
+        weights = self.counts.targets.weights(batch.targets).reshape(batch.count, -1).sum(1)
+        cells.moments(column, losses)
+        cells.sum(column + 2, losses * weights)
 
-    def _standard_error(self, sums: Sums, samples: int) -> float:
-        if samples < 2:
+    def _standard_error(self, sums: Sums) -> float:
+        """Of a mean; of a ratio of sums (loss L over weight W) where targets are ignored or weighted: sum (L - mean W)^2."""
+        amounts = self.counts.amounts
+        n = amounts.samples
+        if n < 2:
             return math.nan
-        variance = (sums[1] - sums[0] * sums[0] / samples) / (samples - 1)
-        error = math.sqrt(max(variance, 0.0) / samples) if math.isfinite(variance) else math.nan
-        return error * samples if self._summed else error
+        if self._summed or amounts.plain:
+            squares, divisor = sums[1] - sums[0] * sums[0] / n, 1.0 if self._summed else float(n)
+        else:
+            mean, divisor = sums[0] / amounts.weight if amounts.weight else math.nan, amounts.weight
+            squares = sums[1] - 2 * mean * sums[2] + mean * mean * amounts.squares
+        if not math.isfinite(squares):
+            return math.nan
+        return math.sqrt(max(squares, 0.0) * n / (n - 1)) / divisor
 
 
 def _resolve_loss(loss_fn: LossFn) -> tuple[Callable[..., Any] | None, Callable[..., Any], bool]:
@@ -168,71 +236,25 @@ def _per_sample(criterion: Callable[..., Any] | None) -> Callable[..., Any] | No
     return None if criterion is None else functools.partial(criterion, reduction="none")
 
 
-def _custom(name: str, metric: Metric) -> _Quantity:
-    return _Quantity(name, 1, lambda b, *to: _total(name, metric(b.output, b.targets), b.count, False, *to), _mean)
-
-
-def _mean(sums: Sums, samples: int) -> float:
-    return sums[0] / samples
-
-
 def _is_per_sample(value: Any, count: int) -> bool:
     return isinstance(value, Tensor) and value.dim() == 1 and value.shape[0] == count and value.is_floating_point()
 
 
-def _floats(value: Tensor) -> Tensor:
-    """Contiguous float32 or float64, as the core's reductions take."""
-    value = value.detach()
-    return (value if value.dtype in (torch.float32, torch.float64) else value.float()).contiguous()
-
-
-def _total(name: str, value: Any, count: int, summed: bool, cells: Cells, column: int) -> None:
-    """Add the batch's sum in float64: of a batch mean times its samples, of a vector with one entry per sample."""
+def _total(name: str, value: Any, count: int, weight: float, cells: Cells, column: int) -> None:
+    """Add the batch's sum in float64: of a batch mean times its weight, of a vector with one entry per sample."""
     if not isinstance(value, Tensor):
-        if not isinstance(value, (int, float)):
+        if not isinstance(value, numbers.Real):
             raise TypeError(f"Evaluator: {name} must return a tensor or a number, got {describe(value)}")
-        cells.number(column, float(value), count)
-    elif value.numel() == 1:
-        cells.number(column, value.detach(), 1 if summed else count)
+        cells.number(column, float(value), weight)
+    elif value.numel() == 1 and not value.is_complex():
+        cells.number(column, value.detach(), weight)
     elif _is_per_sample(value, count):
-        cells.sum(column, _floats(value))
+        cells.sum(column, floats(value))
     else:
         raise ValueError(
             f"Evaluator: {name} must return a scalar or one float per sample, shape ({count},), got shape "
             f"{tuple(value.shape)} of {value.dtype}"
         )
-
-
-def _scores(name: str, batch: Batch) -> Tensor:
-    """The output as scores [samples, classes, ...]."""
-    if not isinstance(batch.output, Tensor) or batch.output.dim() < 2 or not batch.output.is_floating_point():
-        raise ValueError(f"Evaluator: {name} needs scores of shape (samples, classes, ...) from the model")
-    return batch.output
-
-
-def _correct(k: int, batch: Batch, cells: Cells, column: int) -> None:
-    """Add the samples with the target among the k largest scores; with several targets per sample, their share."""
-    name = "accuracy" if k == 1 else "top5"
-    scores, targets = _scores(name, batch), batch.targets
-    whole = isinstance(targets, Tensor) and not targets.is_floating_point() and not targets.is_complex()
-    if not whole or targets.shape != scores.shape[:1] + scores.shape[2:]:
-        got = f"shape {tuple(targets.shape)} of {targets.dtype}" if isinstance(targets, Tensor) else describe(targets)
-        raise ValueError(
-            f"Evaluator: {name} needs scores of shape (samples, classes, ...) and integer targets of shape "
-            f"(samples, ...), got scores of shape {tuple(scores.shape)} and targets of {got}"
-        )
-    if scores.shape[1] < k:
-        raise ValueError(f"Evaluator: top5 needs at least 5 classes, got {scores.shape[1]}; use accuracy")
-    rows = _floats(scores.movedim(1, -1).reshape(-1, scores.shape[1]))
-    wanted = targets.to(torch.int64).contiguous()
-    cells.correct(column, rows, wanted, k, batch.count)
-
-
-def _confidence(batch: Batch, cells: Cells, column: int) -> None:
-    """Add over the samples the largest softmax probability."""
-    scores = _floats(_scores("confidence", batch))
-    largest = scores.softmax(1).amax(1).reshape(batch.count, -1).mean(1)
-    cells.sum(column, largest.contiguous())
 
 
 def check_center(values: Mapping[str, float]) -> None:

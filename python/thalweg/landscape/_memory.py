@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
 _BYTES = 31 << 20  # glibc adapts to blocks of up to 32 MiB
+_SHARE = 0.5  # of the free memory that data may take; the rest is for activations
 
 
 def keep_freed_memory() -> None:
@@ -18,6 +20,33 @@ def keep_freed_memory() -> None:
     libraries do not mind.
     """
     torch.empty(_BYTES, dtype=torch.uint8)
+
+
+def default_budget(device: torch.device) -> int:
+    """Half of the memory that is free where the model is: on a device of what torch can still get or reuse there."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(_SHARE * free)
+    return int(_SHARE * min(_available(), _left_in_group()))
+
+
+def _available() -> float:
+    """Bytes that Linux can give to programs without swapping; infinite where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return 2.0**62
+
+
+def _left_in_group() -> float:
+    """Bytes that a container's limit leaves."""
+    try:
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
+        return 2.0**62 if limit == "max" else max(0.0, float(limit) - float(used))
+    except (OSError, ValueError):
+        return 2.0**62
 
 
 def memory_of(device: torch.device) -> int | None:

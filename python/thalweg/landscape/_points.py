@@ -1,21 +1,24 @@
-"""What the evaluator prepares once: batches in memory, their hash, coordinates."""
+"""What the evaluator prepares once: batches in memory or streamed, coordinates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import xxhash
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
 from .. import _check, _data
 from .._preserve import random_state, unwrap
+from ._batches import Batch, Data, DataHash, Generators, Host, Resident, Streamed, bytes_of, digest_of, tensors_in
 from ._cells import on_device
+from ._memory import default_budget
 from ._saved import untouched
+from ._targets import Amounts, Counted, amounts_of
 
 # Widest activation of one batch and most samples in it: what should stay in a core's cache (benchmarks/README.md has
 # the figures); on a device what keeps all of it busy and leaves room for the network's other activations.
@@ -24,40 +27,155 @@ _DEVICE_BATCH = (1 << 28, 1 << 14)
 
 _TRIAL_SAMPLES = 4096
 
-Batch = tuple[Any, Any, int]
-Trial = Callable[[list[Batch]], float]  # seconds of one pass
+Trial = Callable[[Resident], float]  # seconds of one pass
+Count = Callable[[Any, int], Counted]
 
 
-def read_batches(
-    model: nn.Module, params: Mapping[str, nn.Parameter], data: Any, batch_size: int | None, trial: Trial | None = None
-) -> list[Batch]:
-    """Batches (inputs, targets, samples) that stay in memory; `trial` times a list of batches to find their size."""
-    device = next(iter(params.values())).device
-    with random_state([data]):
-        if isinstance(data, Dataset) and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-            data, batch_size = _samples_of(data, batch_size)
-        if _data.is_pair(data):
-            inputs, targets = data
-            inputs, targets = _resident(inputs, device), _resident(targets, device)
-            if not inputs.dim() or not targets.dim() or len(inputs) != len(targets) or not len(targets):
+@dataclass
+class Reader:
+    """Reads data once, keeps them where the model is or, when they are larger than the budget, prepares passes.
+
+    Attributes:
+        model: The user's.
+        params: Its parameters.
+        count: Targets of a batch, from (targets, samples).
+        whole: Batches may be anything, as a loss_fn(model, batch) takes them as they are.
+        budget: Bytes that the data may take where the model is; None: half of what is free there.
+        batch_size: For tensors and data sets; None: a rule.
+        trial: Times batches to find their size, or None.
+    """
+
+    model: nn.Module
+    params: Mapping[str, nn.Parameter]
+    count: Count
+    whole: bool
+    budget: int | None
+    batch_size: int | None
+    trial: Trial | None
+    amounts: Amounts = field(default_factory=lambda: Amounts(0))
+
+    @property
+    def device(self) -> torch.device:
+        """The model's."""
+        return next(iter(self.params.values())).device
+
+    def read(self, data: Any) -> Data:
+        """The batches; `amounts` are known afterwards."""
+        with random_state([data]):
+            self.budget = default_budget(self.device) if self.budget is None else self.budget
+            if isinstance(data, Dataset) and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+                data, self.batch_size = self._samples_of(data)
+            start, pair = Generators.now(data), _pair(data)
+            if pair is None and (self.batch_size is not None or self.trial is not None):
                 raise ValueError(
-                    "Evaluator: data must be inputs and targets of equal, positive length, got shapes "
-                    f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
+                    f"Evaluator: batch_size is for a pair of tensors or a data set; this {type(data).__name__} brings "
+                    "its own batches, leave batch_size out"
                 )
-            if trial is not None:
-                batch_size = _fastest_batch(inputs[:_TRIAL_SAMPLES], targets[:_TRIAL_SAMPLES], trial)
-            return _split(inputs, targets, batch_size or _cache_batch(model, params, inputs[:1]))
-        if batch_size is not None or trial is not None:
+            if pair is None:
+                return self._first_pass(data, lambda: self._batches_of(data), start, None)
+            _check_place(pair, self.device)
+            if self.trial is not None:
+                first = _resident(tuple(t[:_TRIAL_SAMPLES] for t in pair), self.device)
+                self.batch_size = _fastest_batch(first[0], first[1], self.trial)
+            size = self.batch_size or _cache_batch(self.model, self.params, _resident(pair[0][:1], self.device))
+            return self._first_pass(data, lambda: _split(pair[0], pair[1], size), start, pair)
+
+    def _first_pass(
+        self, data: Any, source: Callable[[], Iterable[Host]], start: Generators, pair: tuple[Tensor, Tensor] | None
+    ) -> Data:
+        """Hash and count every batch; keep them while they fit."""
+        assert self.budget is not None
+        kept: list[Host] | None = []
+        total, counted, digests, size = DataHash(), [], [], 0
+        for batch in start.reading(data, source):
+            _check_place(batch, self.device)
+            total.add(*batch[:2])
+            counted.append(self.count(*batch[1:]))
+            digests.append(digest_of(batch))
+            size += _cost(batch, self.device, pair is not None or isinstance(data, (list, tuple)))
+            kept = None if kept is None or size > self.budget else kept
+            if kept is not None and pair is None:
+                kept.append(_resident(batch, self.device))
+        if not counted:
+            raise ValueError("Evaluator: the data hold no samples")
+        self.amounts, weights = amounts_of(counted)
+        sizes = [c.samples for c in counted]
+        if kept is not None:
+            if pair is not None:  # whole, so that batches lie one after the other
+                whole = _resident(pair, self.device)
+                kept = list(_split(whole[0], whole[1], sizes[0]))
+            return Resident([Batch(*b, w) for b, w in zip(kept, weights, strict=True)], total.hexdigest())
+        if hasattr(data, "__next__"):
             raise ValueError(
-                f"Evaluator: batch_size is for a pair of tensors or a data set; this {type(data).__name__} brings its "
-                "own batches, leave batch_size out"
+                f"Evaluator: the data ({size:,} bytes) are larger than memory_budget ({self.budget:,} bytes) and are read "
+                f"once per pass, which a {type(data).__name__} cannot repeat; pass a DataLoader or raise memory_budget"
             )
-        return [(_resident(x, device), _resident(t, device), len(t)) for x, t in _data.labelled("Evaluator", data)]
+        return Streamed(source, data, self.device, start, sizes, weights, digests, total.hexdigest())
+
+    def _samples_of(self, data: Any) -> tuple[Any, int | None]:
+        """A data set as one pair of tensors, or as a loader of batches where it is something else or too large."""
+        if not len(data):
+            raise ValueError("Evaluator: the data set holds no samples")
+        assert self.budget is not None
+        size = self.batch_size
+        if type(data) is TensorDataset:
+            whole: Any = data.tensors
+        elif bytes_of(data[0]) * len(data) > self.budget:
+            first = _pair_of(default_collate([data[0]]))
+            if size is None and first is not None:
+                size = _cache_batch(self.model, self.params, _resident(first[0], self.device))
+            return DataLoader(data, batch_size=size or _data.BATCH), None
+        else:
+            whole = default_collate([data[i] for i in range(len(data))])
+        pair = _pair_of(whole)
+        return (pair, size) if pair is not None else (DataLoader(data, batch_size=size or _data.BATCH), None)
+
+    def _batches_of(self, data: Any) -> Iterator[Host]:
+        for batch in _data.as_batches("Evaluator", data)():
+            pair = isinstance(batch, Sequence) and len(batch) == 2 and isinstance(batch[1], Tensor)
+            if pair and batch[1].dim():
+                found = batch[0], batch[1], len(batch[1])
+            elif self.whole:
+                found = batch, None, next((len(t) for t in tensors_in(batch) if t.dim()), 1)
+            else:
+                raise TypeError(
+                    "Evaluator: each batch must be a pair (inputs, targets) with a tensor of targets, got "
+                    f"{type(batch).__name__}; give loss_fn(model, batch), which takes batches as they come"
+                )
+            if found[2]:
+                yield found
 
 
-def _split(inputs: Tensor, targets: Tensor, size: int) -> list[Batch]:
-    chunks = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
-    return [(x, t, len(t)) for x, t in chunks]
+def _pair(data: Any) -> tuple[Tensor, Tensor] | None:
+    """Data that are a pair of tensors or NumPy arrays, checked."""
+    if isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, np.ndarray) for part in data):
+        data = torch.from_numpy(data[0]), torch.from_numpy(data[1])
+    if not _data.is_pair(data):
+        return None
+    inputs, targets = data
+    if not inputs.dim() or not targets.dim() or len(inputs) != len(targets) or not len(targets):
+        raise ValueError(
+            "Evaluator: data must be inputs and targets of equal, positive length, got shapes "
+            f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
+        )
+    return inputs, targets
+
+
+def _pair_of(whole: Any) -> tuple[Tensor, Tensor] | None:
+    """A collated pair of tensors, or None."""
+    if isinstance(whole, (list, tuple)) and len(whole) == 2 and all(isinstance(part, Tensor) for part in whole):
+        return whole[0], whole[1]
+    return None
+
+
+def _cost(batch: Host, device: torch.device, lasting: bool) -> int:
+    """Bytes that keeping the batch takes; nothing where it is the user's own memory and in place."""
+    return sum(t.numel() * t.element_size() for t in tensors_in(batch) if not (lasting and t.device == device))
+
+
+def _split(inputs: Tensor, targets: Tensor, size: int) -> Iterator[Host]:
+    for x, t in zip(torch.split(inputs, size), torch.split(targets, size), strict=True):
+        yield x, t, len(t)
 
 
 def _fastest_batch(inputs: Tensor, targets: Tensor, trial: Trial) -> int:
@@ -66,65 +184,32 @@ def _fastest_batch(inputs: Tensor, targets: Tensor, trial: Trial) -> int:
     times = {size: float("inf") for size in sizes}
     for _ in range(3):
         for size in sizes:
-            times[size] = min(times[size], trial(_split(inputs, targets, size)))
+            batches = Resident([Batch(*b, float(b[2])) for b in _split(inputs, targets, size)])
+            times[size] = min(times[size], trial(batches))
     return min(times, key=times.__getitem__)
 
 
-def _samples_of(data: Any, batch_size: int | None) -> tuple[Any, int | None]:
-    """A data set as one pair of tensors, or, where its samples are something else, as a loader of batches."""
-    if not len(data):
-        raise ValueError("Evaluator: the data set holds no samples")
-    whole = data.tensors if type(data) is TensorDataset else default_collate([data[i] for i in range(len(data))])
-    if isinstance(whole, (list, tuple)) and len(whole) == 2 and all(isinstance(part, Tensor) for part in whole):
-        return tuple(whole), batch_size
-    return DataLoader(data, batch_size=batch_size or _data.BATCH), None
-
-
-def hash_of_data(batches: Sequence[Batch]) -> str:
-    """xxh3 of every tensor of every sample; the division into batches does not count."""
-    columns: dict[str, Any] = {}
-
-    def add(place: str, value: Any) -> None:
-        if isinstance(value, Tensor):
-            if place not in columns:
-                columns[place] = xxhash.xxh3_128(f"{value.dtype}:{tuple(value.shape[1:])}".encode())
-            columns[place].update(value.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy())
-        elif isinstance(value, Mapping):
-            for key in value:
-                add(f"{place}.{key}", value[key])
-        elif isinstance(value, (tuple, list)):
-            for i, entry in enumerate(value):
-                add(f"{place}.{i}", entry)
-
-    for inputs, targets, _ in batches:
-        add("inputs", inputs)
-        add("targets", targets)
-    summary = "".join(f"{name}:{columns[name].hexdigest()};" for name in sorted(columns))
-    return str(xxhash.xxh3_128_hexdigest(summary.encode()))
-
-
 def _resident(value: Any, device: torch.device) -> Any:
-    """The value where the model is; data on a device are not brought to a model on the CPU without being asked."""
+    """The value where the model is."""
     if device.type == "cpu":
-        _check_on_cpu(value)
         return value
     try:
         return _data.to_device(value, device)
     except torch.OutOfMemoryError as error:
         raise torch.OutOfMemoryError(
-            f"Evaluator: {device} has not enough memory for the data, which stay there; pass fewer samples "
-            f"({(str(error).splitlines() or [''])[0]})"
+            f"Evaluator: {device} has not enough memory for the data, which stay there; pass a smaller memory_budget, "
+            f"so that they are streamed ({(str(error).splitlines() or [''])[0]})"
         ) from error
 
 
-def _check_on_cpu(value: Any) -> None:
-    if isinstance(value, Tensor) and value.device.type != "cpu":
-        raise ValueError(
-            f"Evaluator: the model is on cpu and the data on {value.device}; move the data with .cpu() or the model to "
-            "their device"
-        )
-    for entry in value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ():
-        _check_on_cpu(entry)
+def _check_place(value: Any, device: torch.device) -> None:
+    """Data on a device are not brought to a model on the CPU without being asked."""
+    for tensor in tensors_in(value) if device.type == "cpu" else ():
+        if tensor.device.type != "cpu":
+            raise ValueError(
+                f"Evaluator: the model is on cpu and the data on {tensor.device}; move the data with .cpu() or the "
+                "model to their device"
+            )
 
 
 def _cache_batch(model: nn.Module, params: Mapping[str, nn.Parameter], sample: Tensor) -> int:
@@ -136,8 +221,9 @@ def _cache_batch(model: nn.Module, params: Mapping[str, nn.Parameter], sample: T
         if isinstance(output, Tensor):
             widest = max(widest, output.numel())
 
-    handles = [m.register_forward_hook(watch) for m in unwrap(model).modules()]
+    handles = []
     try:
+        handles = [m.register_forward_hook(watch) for m in unwrap(model).modules()]
         with untouched(model, params), torch.inference_mode():
             model.eval()
             _data.call(model, sample)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import _core
-from ._saved import Saved
-from ._weights import like, pick, state_of
+from ._saved import Saved, writable, write
+from ._weights import DTYPES, like, pick, state_of
 from .directions import Directions
 
 MOST_DIRECTIONS = 4  # kMaxDirections of landscape.hpp
@@ -96,8 +96,8 @@ def in_plane(params: Mapping[str, nn.Parameter], saved: Saved, directions: Direc
     return move
 
 
-def between(model: nn.Module, ends: tuple[Any, Any]) -> Move:
-    """A move to t: weights and floating-point buffers between two models, exact at both.
+def between(model: nn.Module, ends: tuple[Any, Any], still: Collection[str] = ()) -> Move:
+    """A move to t: weights and floating-point buffers between two models, exact at both; those in `still` stay.
 
     What cannot lie between, such as BatchNorm's counter, is that of the first model.
     """
@@ -105,22 +105,29 @@ def between(model: nn.Module, ends: tuple[Any, Any]) -> Move:
     target = state_of(who, model)
     a, b = (pick(who, target, state_of(who, end)) for end in ends)
     tensors = list(target.values())
-    moving = [i for i, t in enumerate(tensors) if t.is_floating_point() and t.numel()]
+    written = {i for i, name in enumerate(target) if name not in still}
+    moving = [i for i, t in enumerate(tensors) if i in written and _movable(t)]
     outs, strided = _targets([tensors[i] for i in moving])
     starts, stops = ([_dense(torch.empty_like(tensors[i]).copy_(s[i])) for i in moving] for s in (a, b))
-    for i in set(range(len(tensors))) - set(moving):
-        tensors[i].copy_(a[i])
+    for i in written - set(moving):
+        write(tensors[i], a[i])
     line = _core.Perturbation(outs, starts, [stops])
     return _Moved(line, True, strided)
 
 
-def onto(model: nn.Module, state: nn.Module | Mapping[str, Tensor]) -> None:
-    """Copy another model's weights and buffers into this one."""
+def _movable(tensor: Tensor) -> bool:
+    """Tell whether the core can move it: not empty, not sparse, of a type that it knows, with memory of its own."""
+    own = tensor.layout == torch.strided and writable(tensor) is tensor
+    return own and tensor.dtype in DTYPES and tensor.numel() > 0
+
+
+def onto(model: nn.Module, state: nn.Module | Mapping[str, Tensor], still: Collection[str] = ()) -> None:
+    """Copy another model's weights and buffers into this one, but for those in `still`."""
     target = state_of("Evaluator.at", model)
-    for value, source in zip(
-        target.values(), pick("Evaluator.at", target, state_of("Evaluator.at", state)), strict=True
-    ):
-        value.copy_(source)
+    values = pick("Evaluator.at", target, state_of("Evaluator.at", state))
+    for (name, value), source in zip(target.items(), values, strict=True):
+        if name not in still:
+            write(value, source)
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from .._preserve import unwrap
 from ._cells import on_device
 
 _ENTRIES = 1 << 22  # of tensors that are held for inner products at a time
-_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def parameters(who: str, model: nn.Module) -> dict[str, nn.Parameter]:
@@ -28,7 +28,10 @@ def parameters(who: str, model: nn.Module) -> dict[str, nn.Parameter]:
         raise TypeError(f"{who}: model must be a torch.nn.Module, got {describe(model)}")
     found = dict(unwrap(model).named_parameters())  # named_parameters leaves out repeated objects
     if not found:
-        raise ValueError(f"{who}: the model has no parameters")
+        raise ValueError(
+            f"{who}: the model has no parameters; layers that were quantised keep theirs packed, evaluate the model "
+            "that they were made from"
+        )
     first, start = next(iter(found.items()))
     for name, param in found.items():
         _check_movable(who, name, param)
@@ -43,11 +46,11 @@ def parameters(who: str, model: nn.Module) -> dict[str, nn.Parameter]:
 
 def _check_movable(who: str, name: str, param: Tensor) -> None:
     lazy = isinstance(param, nn.parameter.UninitializedParameter)
-    if lazy or param.layout != torch.strided or param.dtype not in _DTYPES or param.device.type == "meta":
+    if lazy or param.layout != torch.strided or param.dtype not in DTYPES or param.device.type == "meta":
         got = "not initialised" if lazy else f"{param.dtype} with layout {param.layout} on {param.device}"
         raise ValueError(
             f"{who}: parameter {name!r} is {got}; expected a strided tensor of "
-            f"{', '.join(str(d).removeprefix('torch.') for d in _DTYPES)} with memory of its own"
+            f"{', '.join(str(d).removeprefix('torch.') for d in DTYPES)} with memory of its own"
         )
     if param.device.type not in ("cpu", "cuda"):
         raise ValueError(
@@ -91,7 +94,8 @@ def hash_of(tensors: Mapping[str, Tensor]) -> str:
     """xxh3 of names, dtypes, shapes and bytes, in order of the names."""
     digest = xxhash.xxh3_128()
     for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
+        value = tensors[name].detach().cpu()
+        value = (value if value.layout == torch.strided else value.to_dense()).contiguous()
         digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy())
     return str(digest.hexdigest())

@@ -9,21 +9,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from .. import _check
 from . import _walk, _weights
+from ._batches import Resident
 from ._cells import on_device as is_on_device
 from ._evaluation import BN_MODES, Evaluation, How, Run
 from ._keeping import Keeper, Keeping
-from ._ledger import Ledger
 from ._loss import LossFn, Measure, Metric, check_center
 from ._order import progressive
-from ._points import Batch, axis, hash_of_data, read_batches
-from ._saved import Saved
+from ._points import axis
+from ._rounding import warn_of_unmoved
+from ._saved import Saved, check_buffers
+from ._volume import previews, timings, volume
 from .directions import Directions
-from .engines.approximate import PRECISIONS
+from .engines.approximate import check_precision
 from .engines.choice import Choice
 from .engines.tiers import IMPLEMENTATIONS, TIERS
 from .result import Line, Points, Surface
@@ -32,15 +33,15 @@ Array = npt.NDArray[np.float64]
 Axis = tuple[float, float, int]
 Preview = Callable[[Surface], object]
 Path = str | os.PathLike[str]
-_PREVIEW_SECONDS = 1.0  # at least, between two previews
 
 
 class Evaluator:
     r"""Evaluate :math:`L(\theta)` at :math:`\theta(\alpha, \beta) = (w + \alpha d_1) + \beta d_2`.
 
     Every value is what fifteen lines of plain torch give with the same batches, threads and device, bit for bit: the model is
-    in eval mode, each batch's loss is the criterion's own value, the mean over batches is weighted by their samples in
-    float64. The order of the points does not matter: buffers and random generators start afresh at every point.
+    in eval mode, each batch's loss is the criterion's own value, the mean over batches is weighted in float64: by their
+    samples, for a cross-entropy by the class weights of the targets that are not ignored, so that it is the mean over all
+    the data. The order of the points does not matter: buffers and random generators start afresh at every point.
     On a GPU the host launches one CUDA graph per point and reads once, at the end; a model, loss or metric that a graph
     cannot hold is launched operation by operation, and the result's metadata say why ("graph", "graph_reason").
     Whatever happens, the model (parameters, buffers, gradients, modes, hooks, attributes) and the random generators
@@ -52,17 +53,22 @@ class Evaluator:
             "bce_with_logits"): then the loss is `criterion(model(inputs), targets)`; with reduction="sum" it is the sum
             over the data. Any other callable is `loss_fn(model, (inputs, targets))` and returns the batch mean, or
             one value per sample.
-        data: (inputs, targets) tensors, a data set, or an iterable of such batches, read once and kept; on a device
-            when the model is there.
+        data: (inputs, targets) tensors or arrays, a data set, or an iterable of such batches; for a loss_fn(model, batch)
+            of any batches (dictionaries, for instance), which it gets as they come. Read once and kept where the model
+            is, or, when larger than `memory_budget`, read again in every pass, which serves 256 points.
         metrics: "loss"; "accuracy" and "top5" (share of samples with the target among the 1 or 5 largest scores, of
-            equal ones the first, never with NaN); "confidence" (mean of the largest softmax probability); "stderr"
-            (standard error of the loss over the samples); callables `metric(output, targets)` (batch mean, or one value
-            per sample), or pairs (name, callable). All come from one forward pass.
+            equal ones the first, never with NaN); "confidence" (mean of the largest softmax probability); "margin"
+            (mean of the target's score minus the largest other one, 0 for a tie, NaN for NaN); "stderr" (standard error
+            of the loss over the samples); "l2" (sum of all squared parameters); callables `metric(output, targets)`
+            (batch mean, or one value per sample), or pairs (name, callable). All come from one forward pass.
         batch_size: Samples per batch, for tensors and data sets; default: as many as keep the widest layer's
             activations within 2 MiB (256 MiB on a device), a rule without timing, so two runs use the same. "tune" times a few sizes and
             takes the fastest. Batches that an iterable brings are kept as they are.
-        bn: BatchNorm: "frozen" statistics as they are (lines between models interpolate them); "recalibrate" computes
-            them anew over the data at every point; "batch" uses each batch's own.
+        bn: Whose statistics BatchNorm uses. "interpolate": the model's own, and on a line between two models theirs,
+            interpolated like the weights; "frozen": the model's own everywhere, so that a line and `at` move weights
+            alone. In planes of directions, which say nothing about statistics, both are the same. "recalibrate": those
+            of all the data at every point, layer by layer, as one batch of all the data would have; "batch": each
+            batch's own.
         train_mode: Evaluate in train mode, Dropout at work with the same draws at every point. BatchNorm follows `bn`.
         tier: "exact": the bits of plain torch. "rounding": the same real numbers, rounded otherwise and several times
             faster: many points at once, the products of the data with the first layer's weights computed once, BatchNorm
@@ -72,6 +78,9 @@ class Evaluator:
             the fastest; `choice` tells which and why, as do the results.
         precision: Of the approximate tier, which needs one: "bf16" (autocast) or "tf32" (on CUDA). Its results have
             `metadata["error_probe"]`: the largest errors at up to 16 points, against the model's own precision.
+
+        memory_budget: Bytes that the data, or the activations of "recalibrate", may take where the model is; default:
+            half of what is free. Streamed data (of a DataLoader, say) must be the same in every pass, which is checked.
 
     Raises:
         TypeError, ValueError: Empty data, a model on several devices, an unknown name, a loss that is NaN at the
@@ -97,28 +106,31 @@ class Evaluator:
         data: Any,
         metrics: Sequence[str | tuple[str, Metric] | Metric] = ("loss",),
         batch_size: int | str | None = None,
-        bn: str = "frozen",
+        bn: str = "interpolate",
         train_mode: bool = False,
         tier: str = "exact",
         implementation: str = "auto",
         precision: str | None = None,
+        memory_budget: int | None = None,
     ) -> None:
         self.model = model
         params = _weights.parameters("Evaluator", model)
+        check_buffers("Evaluator", model)
         _check.instance("Evaluator", "train_mode", train_mode, bool, "True or False")
         self._evaluation = Evaluation(
-            model, params, Measure(loss_fn, metrics), _check.choice("Evaluator", "bn", bn, BN_MODES), train_mode,
+            model, params, Measure(loss_fn, metrics, params), _check.choice("Evaluator", "bn", bn, BN_MODES), train_mode,
             is_on_device(next(iter(params.values()))), _check.choice("Evaluator", "tier", tier, TIERS),
             _check.choice("Evaluator", "implementation", implementation, IMPLEMENTATIONS),
-            _precision(tier, precision, next(iter(params.values())).device),
+            check_precision(tier, precision, next(iter(params.values())).device),
         )  # fmt: skip
         tune = batch_size == "tune"
         size = None if tune or batch_size is None else _check.integer("Evaluator", "batch_size", batch_size, 1)
-        batches = read_batches(model, params, data, size, self._seconds if tune else None)
-        self._evaluation.batches = batches
-        center = self.at()
+        if memory_budget is not None:
+            memory_budget = _check.integer("Evaluator", "memory_budget", memory_budget, 0)
+        self._evaluation.read(data, size, memory_budget, self._seconds if tune else None)
+        center = self._evaluation.center()
         check_center(center)
-        self._keeper = Keeper(self._evaluation, hash_of_data(batches), center)
+        self._keeper = Keeper(self._evaluation, center)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -135,9 +147,9 @@ class Evaluator:
         """Samples in the data."""
         return self._evaluation.samples
 
-    def _seconds(self, batches: list[Batch]) -> float:
+    def _seconds(self, batches: Resident) -> float:
         """Time of one pass over these batches."""
-        self._evaluation.batches = batches
+        self._evaluation.data = batches
         started = time.perf_counter()
         self.at()
         return time.perf_counter() - started
@@ -147,7 +159,7 @@ class Evaluator:
 
         def start(saved: Saved) -> _walk.Move:
             if state is not None:
-                _walk.onto(self.model, state)
+                _walk.onto(self.model, state, self._evaluation.still)
             return _walk.Move()
 
         return self._evaluation.run(start, np.empty((1, 0)), How()).first()
@@ -163,7 +175,7 @@ class Evaluator:
         """Values at any coordinates, in the order given.
 
         Args:
-            directions: One or two directions.
+            directions: One to four directions.
             coordinates: [points, len(directions)], finite.
             progress: Show a progress bar when standard error is a terminal.
             resume: As of `grid`.
@@ -174,23 +186,27 @@ class Evaluator:
         """
         _check.instance("Evaluator.points", "directions", directions, Directions, "Directions")
         coords = np.atleast_2d(np.asarray(coordinates, dtype=np.float64))
-        if not 1 <= len(directions) <= 2 or coords.ndim != 2 or coords.shape[1] != len(directions) or not len(coords):
+        if coords.ndim != 2 or coords.shape[1] != len(directions) or not len(coords):
             raise ValueError(
                 f"Evaluator.points: coordinates must have shape (points, {len(directions)}) for {len(directions)} "
-                f"direction(s), of which one or two are allowed; got shape {np.shape(coordinates)}"
+                f"direction(s), got shape {np.shape(coordinates)}"
             )
         if not np.isfinite(coords).all():
             raise ValueError("Evaluator.points: coordinates must be finite")
         started = time.perf_counter()
         keeping = Keeping("Evaluator.points", resume, share)
         run = self._in_plane(directions, coords, How("points", progress), keeping)
-        return Points(coords, run.values, run.told, _timings(started, len(coords)))
+        return Points(coords, run.values, run.told, timings(started, len(coords)))
 
     def _in_plane(self, directions: Directions, coords: Array, how: How, keeping: Keeping) -> Run:
         params = self._evaluation.params
-        return self._keeper.run(
-            lambda saved: _walk.in_plane(params, saved, directions), coords, how, keeping, directions=directions
-        )
+
+        def start(saved: Saved) -> _walk.Move:
+            move = _walk.in_plane(params, saved, directions)
+            warn_of_unmoved(params, move, coords)
+            return move
+
+        return self._keeper.run(start, coords, how, keeping, directions=directions)
 
     def grid(
         self,
@@ -233,26 +249,13 @@ class Evaluator:
 
         def surface(values: Mapping[str, Array], told: dict[str, Any]) -> Surface:
             shaped = {name: value.reshape(len(ys), len(xs)) for name, value in values.items()}
-            return Surface(xs, ys, shaped, told, _timings(started, len(coords)), directions, origin)
+            return Surface(xs, ys, shaped, told, timings(started, len(coords)), directions, origin)
 
-        shown = self._previews(preview, surface)
-        how = How("landscape", progress, progressive((len(ys), len(xs))), shown)
+        how = How("landscape", progress, progressive((len(ys), len(xs))), previews(self, preview, surface))
         run = self._in_plane(directions, coords, how, Keeping("Evaluator.grid", resume, share))
         return surface(run.values, run.told)
 
-    def _previews(
-        self, preview: Preview | None, surface: Callable[[Mapping[str, Array], dict[str, Any]], Surface]
-    ) -> Callable[[Ledger], object]:
-        """Calls `preview` with what a ledger has, at most every second."""
-        last = time.perf_counter()
-
-        def shown(ledger: Ledger) -> None:
-            nonlocal last
-            if preview is not None and time.perf_counter() - last >= _PREVIEW_SECONDS:
-                preview(surface(self._evaluation.values(ledger.sums), {"preview": True}))
-                last = time.perf_counter()
-
-        return shown
+    volume = volume
 
     def line(
         self,
@@ -290,30 +293,15 @@ class Evaluator:
             run = self._in_plane(direction[:1], ts[:, None], how, keeping)
         else:
             run = self._between(direction, ts, how, keeping)
-        return Line(ts, run.values, run.told, _timings(started, len(ts)))
+        return Line(ts, run.values, run.told, timings(started, len(ts)))
 
     def _between(self, ends: tuple[Any, Any], ts: Array, how: How, keeping: Keeping) -> Run:
-        return self._keeper.run(lambda saved: _walk.between(self.model, ends), ts[:, None], how, keeping, ends=ends)
+        def start(saved: Saved) -> _walk.Move:
+            return _walk.between(self.model, ends, self._evaluation.still)
+
+        return self._keeper.run(start, ts[:, None], how, keeping, ends=ends)
 
     def _origin(self, directions: Directions) -> tuple[Tensor, ...]:
         if directions.origin is not None:
             return directions.origin
         return tuple(p.detach().clone() for p in self._evaluation.params.values())
-
-
-def _precision(tier: str, precision: str | None, device: torch.device) -> str | None:
-    if (tier == "approximate") != (precision is not None):
-        raise ValueError(
-            f"Evaluator: tier='approximate' and precision go together, got tier={tier!r} with precision={precision!r}; "
-            f"precision is one of {', '.join(map(repr, PRECISIONS))}"
-        )
-    if precision is None:
-        return None
-    if _check.choice("Evaluator", "precision", precision, PRECISIONS) == "tf32" and device.type != "cuda":
-        raise ValueError(f"Evaluator: precision 'tf32' is CUDA's, the model is on {device}; use 'bf16'")
-    return precision
-
-
-def _timings(started: float, points: int) -> dict[str, float]:
-    seconds = time.perf_counter() - started
-    return {"seconds": seconds, "points_per_second": points / seconds}

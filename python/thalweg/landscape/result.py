@@ -167,7 +167,42 @@ class Surface:
         return self.plot.html(path, metric)
 
 
-def _metric(result: Line | Surface, name: str) -> Array:
+@dataclass
+class Volume:
+    """Values on a grid along three directions; axes z, y, x.
+
+    Attributes:
+        x: [nx] coordinates along the first direction.
+        y: [ny] coordinates along the second direction.
+        z: [nz] coordinates along the third direction.
+        values: Per metric one array [nz, ny, nx], float64; NaN and infinity stay as they came.
+        metadata: Conditions, as of `Points`.
+        timings: Seconds.
+    """
+
+    x: Array
+    y: Array
+    z: Array
+    values: dict[str, Array]
+    metadata: dict[str, Any]
+    timings: dict[str, float] = field(default_factory=dict)
+
+    def minimum(self, metric: str = "loss") -> tuple[float, float, float, float]:
+        """(x, y, z, value) of the smallest finite value."""
+        values = self.metric(metric)
+        k, j, i = np.unravel_index(_smallest("Volume", metric, values), values.shape)
+        return float(self.x[i]), float(self.y[j]), float(self.z[k]), float(values[k, j, i])
+
+    def metric(self, name: str) -> Array:
+        """The values of a metric, by name."""
+        return _metric(self, name)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a .npz file with JSON metadata, whole or not at all; `load` reads it."""
+        return _save(path, "volume", {"x": self.x, "y": self.y, "z": self.z}, self)
+
+
+def _metric(result: Line | Surface | Volume, name: str) -> Array:
     if name not in result.values:
         kind, known = type(result).__name__, ", ".join(result.values)
         raise ValueError(f"{kind}: metric must be one of {known}, got {_check.describe(name)}")
@@ -182,7 +217,7 @@ def _smallest(kind: str, metric: str, values: Array) -> int:
 
 
 def _save(
-    path: str | os.PathLike[str], kind: str, arrays: Mapping[str, Array], result: Points | Line | Surface
+    path: str | os.PathLike[str], kind: str, arrays: Mapping[str, Array], result: Points | Line | Surface | Volume
 ) -> Path:
     who = f"{type(result).__name__}.save"
     if Path(path).suffix != ".npz":
@@ -193,8 +228,8 @@ def _save(
     return write_whole(who, path, lambda file: np.savez(file, **payload))
 
 
-def load(path: str | os.PathLike[str]) -> Points | Line | Surface:
-    """Read Points, a Line or a Surface from a .npz file, or a surface file of Li et al.'s code; never unpickles.
+def load(path: str | os.PathLike[str]) -> Points | Line | Surface | Volume:
+    """Read Points, a Line, a Surface or a Volume from a .npz file, or a surface file of Li et al.'s code; never unpickles.
 
     Args:
         path: A file that their `save` or `to_hdf5` wrote, or an HDF5 file (.h5, .hdf5) of that code; what it has not
@@ -228,6 +263,8 @@ def load(path: str | os.PathLike[str]) -> Points | Line | Surface:
             return Points(arrays["coordinates"], *rest)
         if header["kind"] == "line":
             return Line(arrays["alphas"], *rest)
+        if header["kind"] == "volume":
+            return Volume(arrays["x"], arrays["y"], arrays["z"], *rest)
         return Surface(arrays["x"], arrays["y"], *rest)
     except (KeyError, ValueError, zipfile.BadZipFile, EOFError, TypeError) as error:
         raise ValueError(f"landscape.load: {path} is not a landscape of thalweg, or is damaged: {error}") from None

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from .._batches import Batch
 from .._cells import Cells
 from .._loss import Measure
-from .._points import Batch
+from .._recalibrate import Recalibration
 from .._saved import SameStart
 from .._walk import Move
 
@@ -39,9 +40,13 @@ class Task:
     model: nn.Module
     move: Move
     same: SameStart
-    prepare: Callable[[], None] | None
+    prepare: Recalibration | None
     measure: Measure
-    batches: Sequence[Batch]
+    batches: Iterable[Batch]
+
+    def passes(self) -> Generator[Batch, None, None]:
+        """One pass over the batches; close it when it is left early."""
+        yield from self.batches
 
     def add(self, cells: Cells) -> None:
         """Add the batches' shares at the weights that the model has now."""

@@ -57,10 +57,10 @@ class Device:
         return np.concatenate(parts)
 
     def _some(self, points: Array, done: Done) -> Array:
-        with _side_stream(self._device), _deterministic_convolutions():
+        with side_stream(self._device), deterministic_convolutions():
             self._cells.restart()
-            _upload(points, self._table)
-            progress = _Progress(done, self._device)
+            upload(points, self._table)
+            progress = Progress(done, self._device)
             rest = len(points)
             if not self._warm:
                 self._first()
@@ -113,7 +113,7 @@ def _changes(task: Task, cells: DeviceCells) -> str | None:
     return None
 
 
-def _upload(points: Array, table: Tensor) -> None:
+def upload(points: Array, table: Tensor) -> None:
     """The coordinates [points, width] into the first rows of the table, without waiting for the device."""
     rows = torch.from_numpy(np.ascontiguousarray(points))
     table[: len(points)].copy_(rows.pin_memory() if table.is_cuda else rows, non_blocking=True)
@@ -126,7 +126,7 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 
 @contextmanager
-def _side_stream(device: torch.device) -> Iterator[None]:
+def side_stream(device: torch.device) -> Iterator[None]:
     """Work on a stream that may be captured, between what the current one holds before and after."""
     if device.type != "cuda":
         yield
@@ -141,7 +141,8 @@ def _side_stream(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _deterministic_convolutions() -> Iterator[None]:
+def deterministic_convolutions() -> Iterator[None]:
+    """The same algorithm for the same shapes, always."""
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark
     cudnn.deterministic, cudnn.benchmark = True, False
@@ -151,7 +152,7 @@ def _deterministic_convolutions() -> Iterator[None]:
         cudnn.deterministic, cudnn.benchmark = before
 
 
-class _Progress:
+class Progress:
     """The bar follows the points that the device has finished; asks for them and never waits in a synchronisation."""
 
     def __init__(self, done: Done, device: torch.device) -> None:

@@ -82,9 +82,9 @@ class Grouped:
                 for _ in whole
             ]
             at = self._source.at(torch.from_numpy(whole).to(self._device))
-            for index, (_, targets, count) in enumerate(self._task.batches):
+            for index, batch in enumerate(self._task.batches):
                 for cell, output in zip(cells, self._source.outputs(index, at), strict=True):
-                    self._task.measure.add_output(output, targets, count, cell)
+                    self._task.measure.add_output(output, batch, cell)
             if self._device.type == "cpu":
                 return torch.tensor([cell.totals for cell in cells], dtype=torch.float64)
             return torch.cat([cell.totals for cell in cells])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..._data import call
-from .._points import Batch
+from .._batches import Batch
 from ..program import Program, Refused
 
 Terms = Mapping[str, Sequence[Tensor | None]]  # by parameter: W_0, D_1, …; None where a direction is zero
@@ -30,8 +30,8 @@ class Programmed:
     """
 
     def __init__(self, model: nn.Module, terms: Terms, batches: Sequence[Batch], room: int) -> None:
-        for inputs, _, _ in batches:
-            if not isinstance(inputs, Tensor):
+        for batch in batches:
+            if not isinstance(batch.inputs, Tensor):
                 raise Refused("the inputs of a batch are not one tensor")
         self._model, self._terms, self._batches, self._room = model, terms, batches, room
         self._program = Program(model, terms)
@@ -44,8 +44,8 @@ class Programmed:
 
     def _prepared(self) -> bool:
         used = 0
-        for index, (inputs, _, _) in enumerate(self._batches):
-            images = inputs.dim() == 4
+        for index, batch in enumerate(self._batches):
+            inputs, images = batch.inputs, batch.inputs.dim() == 4
             used += self._program.prepare(
                 index, inputs.contiguous(memory_format=torch.channels_last) if images else inputs
             )
@@ -91,7 +91,7 @@ class Vmapped:
 
     def outputs(self, index: int, at: dict[str, Tensor]) -> Sequence[Any]:
         """See Source."""
-        inputs = self._batches[index][0]
+        inputs = self._batches[index].inputs
 
         def forward(weights: dict[str, Tensor]) -> Any:
             return call(lambda *args, **kwargs: functional_call(self._model, weights, args, kwargs), inputs)
