@@ -14,6 +14,8 @@ namespace {
 constexpr std::int64_t kWords = kDrawBlock + 8;  // a block may begin and end within four words of the generator
 
 using NormalsFn = void (*)(const std::uint32_t* words, std::int64_t numel, float* out);
+using PicksFn = void (*)(std::uint64_t seed, std::uint64_t stream, const std::int64_t* elements, std::int64_t numel,
+                         std::uint32_t* out);
 using WordsFn = void (*)(std::uint64_t seed, std::uint64_t stream, std::int64_t first, std::int64_t blocks,
                          std::uint32_t* out);
 
@@ -51,25 +53,60 @@ THALWEG_HD void words_body(std::uint64_t seed, std::uint64_t stream, std::int64_
   }
 }
 
-#define THALWEG_DRAWS(NAME, TARGET)                                                                           \
-  TARGET void normals_##NAME(const std::uint32_t* words, std::int64_t numel, float* out) {                    \
-    normals_body(words, numel, out);                                                                          \
-  }                                                                                                           \
-  TARGET void words_##NAME(std::uint64_t seed, std::uint64_t stream, std::int64_t first, std::int64_t blocks, \
-                           std::uint32_t* out) {                                                              \
-    words_body(seed, stream, first, blocks, out);                                                             \
+// The words of any elements, each from a block of its own.
+THALWEG_HD void picks_body(std::uint64_t seed, std::uint64_t stream, const std::int64_t* elements, std::int64_t numel,
+                           std::uint32_t* out) {
+  for (std::int64_t i = 0; i < numel; ++i) {
+    const auto element = static_cast<std::uint64_t>(elements[i]);
+    const Philox4 bits = philox_block(seed, stream, element >> 2);
+    const std::uint32_t low = element & 1 ? bits.word[1] : bits.word[0];
+    const std::uint32_t high = element & 1 ? bits.word[3] : bits.word[2];
+    out[i] = element & 2 ? high : low;
+  }
+}
+
+#define THALWEG_DRAWS(NAME, TARGET)                                                                                    \
+  TARGET void normals_##NAME(const std::uint32_t* words, std::int64_t numel, float* out) {                             \
+    normals_body(words, numel, out);                                                                                   \
+  }                                                                                                                    \
+  TARGET void words_##NAME(std::uint64_t seed, std::uint64_t stream, std::int64_t first, std::int64_t blocks,          \
+                           std::uint32_t* out) {                                                                       \
+    words_body(seed, stream, first, blocks, out);                                                                      \
+  }                                                                                                                    \
+  TARGET void picks_##NAME(std::uint64_t seed, std::uint64_t stream, const std::int64_t* elements, std::int64_t numel, \
+                           std::uint32_t* out) {                                                                       \
+    picks_body(seed, stream, elements, numel, out);                                                                    \
   }
 THALWEG_DRAWS(base, )
 #if THALWEG_HAS_X86_ISA
 THALWEG_DRAWS(avx2, THALWEG_TARGET_AVX2)
 THALWEG_DRAWS(avx512, THALWEG_TARGET_AVX512)
-constexpr NormalsFn kNormals[kNumIsas] = {&normals_base, &normals_avx2, &normals_avx512};
-constexpr WordsFn kBlocks[kNumIsas] = {&words_base, &words_avx2, &words_avx512};
+#define THALWEG_EACH(NAME) {&NAME##_base, &NAME##_avx2, &NAME##_avx512}
 #else
-constexpr NormalsFn kNormals[kNumIsas] = {&normals_base, nullptr, nullptr};
-constexpr WordsFn kBlocks[kNumIsas] = {&words_base, nullptr, nullptr};
+#define THALWEG_EACH(NAME) {&NAME##_base, nullptr, nullptr}
 #endif
+constexpr NormalsFn kNormals[kNumIsas] = THALWEG_EACH(normals);
+constexpr WordsFn kBlocks[kNumIsas] = THALWEG_EACH(words);
+constexpr PicksFn kPicks[kNumIsas] = THALWEG_EACH(picks);
 
+// element_of for neighbouring places of the memory, without a division for each.
+void elements_at(const Draw& draw, std::int64_t begin, std::int64_t numel, std::int64_t* out) {
+  const std::int64_t a = draw.swap_a;
+  const std::int64_t b = draw.swap_b;
+  std::int64_t outer = begin / (a * b);
+  std::int64_t i = begin / b % a;
+  std::int64_t j = begin % b;
+  for (std::int64_t n = 0; n < numel; ++n) {
+    out[n] = (outer * b + j) * a + i;
+    if (++j < b) continue;
+    j = 0;
+    if (++i < a) continue;
+    i = 0;
+    ++outer;
+  }
+}
+
+// out[i] = variate of the element at place begin + i.
 void normals(const Draw& draw, std::int64_t begin, std::int64_t numel, float* out) {
   const int isa = static_cast<int>(active_isa());
   std::uint32_t words[kWords];
@@ -78,10 +115,9 @@ void normals(const Draw& draw, std::int64_t begin, std::int64_t numel, float* ou
     lead = begin & 3;
     kBlocks[isa](draw.seed, draw.stream, begin >> 2, (lead + numel + 3) / 4, words);
   } else {
-    for (std::int64_t i = 0; i < numel; ++i) {
-      const auto element = static_cast<std::uint64_t>(element_of(draw, begin + i));
-      words[i] = philox_block(draw.seed, draw.stream, element >> 2).word[element & 3];
-    }
+    std::int64_t elements[kDrawBlock];
+    elements_at(draw, begin, numel, elements);
+    kPicks[isa](draw.seed, draw.stream, elements, numel, words);
   }
   kNormals[isa](words + lead, numel, out);
 }
@@ -101,7 +137,7 @@ void draw_as(const Draw& draw, const void* weight, DType weight_dtype, std::int6
     case DrawFactor::kRow:
       break;
   }
-  if (!is_straight(draw)) {
+  if (!is_straight(draw) && draw.row % (draw.swap_a * draw.swap_b) != 0) {  // a row is not a run of the memory
     for (std::int64_t i = 0; i < numel; ++i)
       out[i] = scaled<T>(drawn[i], draw.scales[element_of(draw, begin + i) / draw.row]);
     return;

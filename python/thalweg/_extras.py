@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_EXTRA_OF = {"matplotlib": "plot", "plotly": "plot", "sklearn": "demo", "scipy": "demo"}
+_EXTRA_OF = {"matplotlib": "plot", "plotly": "plot", "sklearn": "demo", "scipy": "demo", "h5py": "hdf5"}
 
 
 def require(module: str, who: str) -> Any:

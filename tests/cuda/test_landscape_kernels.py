@@ -48,34 +48,40 @@ def shifted(tensor: torch.Tensor, device: torch.device, by: int) -> torch.Tensor
 
 @pytest.fixture(params=[(0, 0, 0, 0), (1, 1, 1, 1), (3, 3, 3, 3), (0, 1, 0, 2), (5, 5, 1, 1)])
 def offsets(request: pytest.FixtureRequest) -> Iterator[tuple[int, int, int, int]]:
-    """Elements by which out, weight, first and second stand off an aligned address."""
+    """Elements by which out, weight and directions stand off an aligned address."""
     return request.param
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("which", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize(
+    "which",
+    [(1, 1), (1, 0), (0, 1), (0, 0), (1,), (1, 1, 1), (0, 1, 1), (1, 1, 1, 1), (1, 0, 1, 1), (0, 0, 0, 1)],
+    ids=lambda w: "".join(map(str, w)),
+)
 def test_perturb_has_the_bits_of_the_torch_expression(
-    device: torch.device, offsets: tuple[int, ...], dtype: torch.dtype, which: tuple[bool, bool]
+    device: torch.device, offsets: tuple[int, ...], dtype: torch.dtype, which: tuple[int, ...]
 ) -> None:
     wide = compute_type(dtype)
     weights = [awkward(n, n).to(dtype) for n in SIZES]
-    first, second = (
-        [awkward(n, n + s).to(wide) for n in SIZES] if use else None for s, use in enumerate(which, start=1)
-    )
+    values = [[awkward(n, n + s).to(wide) if use else None for n in SIZES] for s, use in enumerate(which, start=1)]
     out = [shifted(torch.full_like(w, 7.0), device, offsets[0]) for w in weights]
     there = [shifted(w, device, offsets[1]) for w in weights]
     directions = [
-        [None] * len(SIZES) if values is None else [shifted(v, device, by) for v in values]
-        for values, by in ((first, offsets[2]), (second, offsets[3]))
+        [None if v is None else shifted(v, device, offsets[2 + k % 2]) for v in row] for k, row in enumerate(values)
     ]
     perturbation = _core.Perturbation(out, there, directions)
-    for a, b in ((0.0, 0.0), (0.1, -1.0 / 3.0), (-1e-30, 1e30), (float("inf"), 1.0)):
-        perturbation.perturb([a, b], 1)
+    for point in (
+        (0.0, 0.0, 0.0, 0.0),
+        (0.1, -1.0 / 3.0, 1e-3, -7.0),
+        (-1e-30, 1e30, 0.5, 2.0),
+        (np.inf, 1.0, 1.0, 0.0),
+    ):
+        perturbation.perturb(point[: len(which)], 1)
         for i, w in enumerate(weights):
             expected = w.to(wide)
-            expected = expected if first is None else expected + a * first[i]
-            expected = expected if second is None else expected + b * second[i]
-            assert same_bits(out[i], w if which == (False, False) else expected.to(dtype)), (len(w), a, b)
+            for c, row in zip(point, values, strict=False):
+                expected = expected if row[i] is None else expected + c * row[i]
+            assert same_bits(out[i], expected.to(dtype) if any(which) else w), (len(w), point)
 
 
 def test_tensors_of_all_types_move_in_one_launch(device: torch.device, capture: Capture) -> None:
@@ -111,19 +117,24 @@ def test_lerp_meets_both_ends_to_the_bit_and_the_expression_between(
                 assert same_bits(out, (start, stop)[int(t)]), n
 
 
-def test_coordinates_come_from_the_row_of_the_cursor(device: torch.device, capture: Capture) -> None:
-    table = torch.tensor([[0.1, -0.3], [1.0, 2.0], [-7.5, 0.7]], dtype=torch.float64, device=device)
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_coordinates_come_from_the_row_of_the_cursor(device: torch.device, capture: Capture, width: int) -> None:
+    rows = [[0.1, -0.3, 7.0, 1e-4], [1.0, 2.0, -1 / 3, 0.0], [-7.5, 0.7, 0.2, -2.0]]
+    table = torch.tensor(rows, dtype=torch.float64, device=device)[:, :width].contiguous()
     values = torch.zeros(3, 1, dtype=torch.float64, device=device)
     cursor = torch.zeros(1, dtype=torch.int64, device=device)
-    w, u, v = (awkward(1000, seed).to(device) for seed in (1, 2, 3))
+    w, *ds = (awkward(1000, seed).to(device) for seed in range(width + 1))
     out = torch.empty_like(w)
-    plane, reducer = _core.Perturbation([out], [w], [[u], [v]]), _core.Reducer(values, cursor)
+    plane, reducer = _core.Perturbation([out], [w], [[d] for d in ds]), _core.Reducer(values, cursor)
     with capture() as graph:
         plane.perturb_at(table, cursor)
         reducer.advance()
-    for a, b in table.cpu().tolist():
+    for row in table.cpu().tolist():
         graph.replay()
-        assert same_bits(out, (w.cpu() + a * u.cpu()) + b * v.cpu())
+        expected = w.cpu()
+        for c, d in zip(row, ds, strict=True):
+            expected = expected + c * d.cpu()
+        assert same_bits(out, expected)
     assert cursor.item() == 3
 
 
@@ -161,7 +172,8 @@ def test_errors_name_both_places(device: torch.device, real_device: torch.device
 def test_a_table_of_other_types_is_refused(device: torch.device) -> None:
     w, cursor = torch.zeros(4, device=device), torch.zeros(1, dtype=torch.int64, device=device)
     plane = _core.Perturbation([w], [w.clone()], [[w.clone()], [None]])
-    for table in (torch.zeros(3, 2, device=device), torch.zeros(3, dtype=torch.float64, device=device)):
+    wide = torch.zeros(3, 3, dtype=torch.float64, device=device)
+    for table in (torch.zeros(3, 2, device=device), torch.zeros(3, dtype=torch.float64, device=device), wide):
         with pytest.raises(ValueError, match="float64 table"):
             plane.perturb_at(table, cursor)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -287,3 +290,49 @@ def test_bad_input(case: int) -> None:
     build, kind, text = BAD[case]
     with pytest.raises(kind, match=text):
         build(net())
+
+
+def test_filters_may_be_rescaled_one_by_one_where_layers_may_not() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 3, bias=False)).double()
+    model[2].weight.requires_grad_(False)  # its filters mix the factors: it stays
+    factors = 4.0 ** torch.arange(-4, 4, dtype=torch.float64)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other[0].weight *= factors[:, None]
+        other[2].weight /= factors
+    data = torch.randn(50, 6, dtype=torch.float64), torch.randint(0, 3, (50,))
+
+    def line(m: nn.Module, norm: str) -> np.ndarray:
+        direction = ls.random_directions(m, 1, norm=norm, seed=2, include_frozen=False)
+        return ls.Evaluator(m, "cross_entropy", data).line(direction, (-1, 1, 9)).values["loss"]
+
+    np.testing.assert_allclose(line(model, "filter"), line(other, "filter"), rtol=1e-9)
+    assert np.abs(line(model, "layer") - line(other, "layer")).max() > 1e-3
+
+
+def test_directions_of_many_parameters_are_nearly_at_right_angles(rng: np.random.Generator) -> None:
+    """The cosine of independent directions has the standard deviation 1/sqrt(P)."""
+    model = nn.Linear(400, 300, bias=False)
+    cosines = [ls.random_directions(model, seed=int(rng.integers(2**40)) + i).cosine for i in range(8)]
+    assert max(map(abs, cosines)) < 5 / math.sqrt(120_000)
+    assert min(map(abs, cosines)) > 0
+    assert np.std(cosines) > 0.2 / math.sqrt(120_000)
+
+
+def test_a_plane_has_the_losses_of_its_three_models_and_of_what_lies_between() -> None:
+    models = [net(seed).double().eval() for seed in range(3)]
+    data = torch.randn(20, 2, 4, 4, dtype=torch.float64), torch.randint(0, 3, (20,))
+    for m in models[1:]:
+        m[1].load_state_dict({**m[1].state_dict(), **dict(models[0][1].named_buffers())})
+    directions = ls.plane(*models)
+    corners = np.array(directions.extra["coordinates"])
+    shares = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.2, 0.3, 0.5], [1.5, -1, 0.5]])
+    ev = ls.Evaluator(models[0], "cross_entropy", data)
+    found = ev.points(directions, shares @ corners).values["loss"]
+    for share, loss in zip(shares, found, strict=True):
+        mixed = copy.deepcopy(models[0])
+        with torch.no_grad():
+            for p, *ends in zip(mixed.parameters(), *(m.parameters() for m in models), strict=True):
+                p.copy_(sum(float(s) * e for s, e in zip(share, ends, strict=True)))
+        assert loss == pytest.approx(ls.Evaluator(mixed, "cross_entropy", data).at()["loss"], rel=1e-10)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -101,20 +103,26 @@ def test_cross_entropy_of_rows_is_that_of_torch_in_float64(threads: int, dtype: 
         assert np.isnan(_core.cross_entropy(scores, targets.data_ptr(), threads))
 
 
-@pytest.mark.parametrize("which", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("which", [w for n in range(1, 5) for w in itertools.product((True, False), repeat=n)])
 def test_perturb_has_torch_bits_for_denormals_infinities_and_missing_directions(
-    isa: str, threads: int, which: tuple[bool, bool]
+    isa: str, threads: int, which: tuple[bool, ...]
 ) -> None:
     generator = torch.Generator().manual_seed(threads)
     weights = [awkward(n, generator) for n in SIZES]
-    first, second = ([awkward(n, generator).flip(0).contiguous() if use else None for n in SIZES] for use in which)
+    directions = [[awkward(n, generator).flip(0).contiguous() if use else None for n in SIZES] for use in which]
     out = [torch.full_like(w, 7.0) for w in weights]
-    for a, b in ((0.0, 0.0), (0.1, -1.0 / 3.0), (-1e-30, 1e30), (float("inf"), 1.0)):
-        _core.Perturbation(out, weights, [first, second]).perturb([a, b], threads)
-        for o, w, u, v in zip(out, weights, first, second, strict=True):
-            expected = w if u is None else w + a * u
-            expected = expected if v is None else expected + b * v
-            assert same_bits(o, expected), (len(w), a, b)
+    for point in (
+        (0.0, 0.0, 0.0, 0.0),
+        (0.1, -1.0 / 3.0, 1e-3, -7.0),
+        (-1e-30, 1e30, 0.5, 2.0),
+        (np.inf, 1.0, 1.0, 0.0),
+    ):
+        _core.Perturbation(out, weights, directions).perturb(point[: len(which)], threads)
+        for i, w in enumerate(weights):
+            expected = w
+            for c, direction in zip(point, directions, strict=False):
+                expected = expected if direction[i] is None else expected + c * direction[i]
+            assert same_bits(out[i], expected), (len(w), point)
 
 
 def test_perturb_ignores_a_flush_to_zero_mode_of_the_caller(isa: str) -> None:
@@ -165,3 +173,45 @@ def test_perturbation_refuses_tensors_that_do_not_fit() -> None:
     for bad in (torch.ones(4, 6)[:, ::2], torch.ones(6, 4), torch.ones(4, 6, dtype=torch.int32)):
         with pytest.raises(ValueError, match="Perturbation"):
             _core.Perturbation([torch.empty(4, 6)], [bad], [[good]])
+    for directions in ([], [[good]] * 5):
+        with pytest.raises(ValueError, match="expected 1 to 4 directions"):
+            _core.Perturbation([torch.empty(4, 6)], [good], directions)
+    plane = _core.Perturbation([torch.empty(4, 6)], [good], [[good], [None]])
+    for point in ([], [1.0], [1.0, 2.0, 3.0]):
+        with pytest.raises(ValueError, match=f"expected 2 coordinates, got {len(point)}"):
+            plane.perturb(point, 1)
+    with pytest.raises(ValueError, match="a line has one stored end"):
+        plane.lerp(0.5, 1)
+    with pytest.raises(ValueError, match="expected directions of the type of the weights"):
+        _core.Perturbation(
+            [torch.empty(2).bfloat16()], [torch.ones(2).bfloat16()], [[torch.ones(2).bfloat16()]]
+        ).perturb([1.0], 1)
+
+
+def test_draws_that_do_not_fit_are_refused() -> None:
+    scales = torch.ones(3, dtype=torch.float64)
+    for arguments in ((scales.float(),), (scales, True), (torch.ones(0, dtype=torch.float64),), (None, False, (0, 2))):
+        with pytest.raises(ValueError, match="Draw"):
+            _core.Draw(0, 0, *arguments)
+    w, out = torch.ones(8), torch.empty(8)
+    with pytest.raises(ValueError, match="3 scales on the host for a tensor of 8 elements"):
+        _core.Perturbation([out], [w], [[_core.Draw(0, 0, scales)]])
+    with pytest.raises(ValueError, match="swap does not fit"):
+        _core.Perturbation([out], [w], [[_core.Draw(0, 0, swap=(3, 2))]])
+    with pytest.raises(ValueError, match="all stored or all drawn"):
+        _core.Perturbation([out], [w], [[_core.Draw(0, 0)], [w]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [1, 7, 1001])
+def test_drawn_values_are_variates_times_the_scale_of_their_row(
+    isa: str, threads: int, dtype: torch.dtype, rows: int
+) -> None:
+    """Rows that end anywhere in the kernel's blocks; NumPy multiplies in float64 and rounds once."""
+    for columns in (1, 3, 1023, 1024, 1030):
+        scales = np.random.default_rng(rows).lognormal(sigma=3, size=rows)
+        out = torch.empty(rows, columns, dtype=dtype)
+        _core.fill_drawn(out, _core.Draw(11, 3, torch.from_numpy(scales)), None, threads)
+        variates = _testing.philox_normal(11, 3, np.arange(rows * columns, dtype=np.uint64)).reshape(rows, columns)
+        expected = (variates.astype(np.float64) * scales[:, None]).astype(out.numpy().dtype)
+        assert out.numpy().tobytes() == expected.tobytes(), columns

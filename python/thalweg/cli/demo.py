@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import signal
 from pathlib import Path
-from types import FrameType
 from typing import Any
+
+from ._stop import stoppable
 
 _DESCRIPTION = """\
 Trains small convolutional nets on the handwritten digits that come with scikit-learn (nothing is downloaded), once with
@@ -37,20 +37,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=run)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def run(args: argparse.Namespace) -> int:
     """Run the demo and say where the report is."""
     from ..demo import run_demo
 
     budget = "smoke" if args.quick else "full" if args.full else "default"
-    before: Any = signal.signal(signal.SIGTERM, _interrupt)  # leave nothing half-written when stopped by a timeout
-    try:
+    with stoppable():
         results = run_demo(args.out, seeds=args.seeds, budget=budget, overwrite=args.overwrite)
-    finally:
-        signal.signal(signal.SIGTERM, before)
     print(table(results))
     print(f"\n{results['timings']['total_seconds']:.0f} s. Open the report: {args.out / 'report.html'}")
     return 0

@@ -1,39 +1,57 @@
-"""`thalweg landscape`: pictures and facts of saved landscapes."""
+"""`thalweg landscape`: pictures and facts of saved landscapes; `landscape_run` makes them."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .._files import write_whole
 from ..landscape import Line, Points, Surface, Volume, load
+from ..landscape._journal_file import is_journal
+from . import landscape_run
 
 _KINDS = ("contour", "surface", "heatmap", "line")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `landscape plot` and `landscape info`."""
-    parser = subparsers.add_parser("landscape", help="draw or describe a saved landscape")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    """Add the actions of `landscape`."""
+    parser = subparsers.add_parser("landscape", help="evaluate, draw or describe a loss landscape")
+    actions = parser.add_subparsers(
+        dest="action", required=True, metavar="ACTION", parser_class=landscape_run.AxisParser
+    )
+    landscape_run.add_parsers(actions)
     plot = actions.add_parser("plot", help="draw an .npz file")
     plot.add_argument("file", type=Path, help=".npz of Surface.save or Line.save")
     plot.add_argument("--out", type=Path, required=True, help=".png, .svg, .pdf, or .html for an interactive page")
     plot.add_argument("--kind", choices=_KINDS, help="default: contour for a surface, line for a line")
     plot.add_argument("--metric", default="loss", help="which metric (default: loss)")
-    info = actions.add_parser("info", help="say what an .npz file holds")
-    info.add_argument("file", type=Path, help=".npz of Surface.save or Line.save")
+    info = actions.add_parser("info", help="say what an .npz file or a journal holds")
+    info.add_argument("file", type=Path, help=".npz of Surface.save or Line.save, or .sqlite of a run")
     info.add_argument("--json", action="store_true", help="machine-readable output")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw or describe."""
+    """Evaluate, join, draw or describe."""
+    if args.action == "run":
+        made = landscape_run.evaluate(args)
+        return _info(_facts(made), args.json, args.out) if landscape_run.is_first() else 0
+    if args.action == "merge":
+        landscape_run.merge(args.files, args.out)
+        return 0
+    if args.action == "info" and is_journal(args.file):
+        return _info(landscape_run.journal_facts(args.file), args.json)
     result = load(args.file)
     if args.action == "info":
-        return _info(result, args.json)
+        return _info(_facts(result), args.json)
+    return _plot(args, result)
+
+
+def _plot(args: argparse.Namespace, result: Points | Line | Surface | Volume) -> int:
     if isinstance(result, (Points, Volume)):
         what = "single points" if isinstance(result, Points) else "a volume"
         raise ValueError(f"landscape plot: {args.file} holds {what}; only lines and surfaces are drawn")
@@ -59,17 +77,25 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _info(result: Points | Line | Surface | Volume, as_json: bool) -> int:
+def _facts(result: Points | Line | Surface | Volume) -> dict[str, Any]:
     shape = list(next(iter(result.values.values())).shape)
     finite = {name: v[np.isfinite(v)] for name, v in result.values.items()}
     ranges = {name: [float(v.min()), float(v.max())] if v.size else None for name, v in finite.items()}
-    facts = {"kind": type(result).__name__.lower(), "shape": shape, "ranges": ranges, "metadata": result.metadata}
+    return {"kind": type(result).__name__.lower(), "shape": shape, "ranges": ranges, "metadata": result.metadata}
+
+
+def _info(facts: dict[str, Any], as_json: bool, wrote: Path | None = None) -> int:
     if as_json:
         print(json.dumps(facts, indent=2))
         return 0
-    print(f"{facts['kind']} of shape {' x '.join(map(str, shape))}")
-    for name, span in ranges.items():
+    if "shape" in facts:
+        print(f"{facts['kind']} of shape {' x '.join(map(str, facts['shape']))}")
+    else:
+        print(f"{facts['kind']}: {facts['done']} of {facts['points']} points")
+    for name, span in facts.get("ranges", {}).items():
         print(f"  {name}: {'no finite value' if span is None else f'{span[0]:.6g} … {span[1]:.6g}'}")
-    for key, value in result.metadata.items():
+    for key, value in facts["metadata"].items():
         print(f"  {key}: {value}")
+    if wrote is not None:
+        print(f"wrote {wrote}")
     return 0

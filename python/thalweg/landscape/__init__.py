@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._hdf5 import read_li2018 as read_li2018
 from ._journal import merge as merge
 from ._sharing import Share as Share
 from .barriers import Barriers as Barriers

@@ -48,9 +48,10 @@ class Board:
         self._closed = threading.Event()
         with self._told():
             first = store.compare_set("header", "", json.dumps(header)).decode()
+        Header(*json.loads(first)).check(who, "the work of the other processes", header)
+        with self._told():
             self.number = store.add("processes", 1) - 1
             store.set(f"process/{self.number}", self.name)
-        header.check(who, "this process", Header(*json.loads(first)))
         self._thread = threading.Thread(target=self._beat, name="thalweg heartbeat", daemon=True)
         self._thread.start()
 
@@ -135,6 +136,11 @@ class Board:
 
     # ---- who is there -------------------------------------------------------------------------------------
 
+    def processes(self) -> int:
+        """How many have come so far."""
+        with self._told():
+            return int(self._store.add("processes", 0))
+
     def gone(self, process: str) -> bool:
         """Tell whether a process has failed, or gave no sign of life for the lease, seen from here."""
         with self._told():
@@ -151,11 +157,11 @@ class Board:
         return now - self._signs[process][1] > self._lease
 
     def meet(self, rank: int, world: int, patience: float) -> None:
-        """Wait until all ranks have come here, but no longer than `patience` seconds."""
+        """Wait until all ranks have come here or one has failed, but no longer than `patience` seconds."""
         with self._told():
             self._store.set(f"ready/{rank}", self.name)
             keys, end = [f"ready/{r}" for r in range(world)], time.monotonic() + patience
-            while not self._store.check(keys) and time.monotonic() < end:
+            while not self._store.check(keys) and not self._store.add("failures", 0) and time.monotonic() < end:
                 time.sleep(0.01)
 
     def leave(self, error: BaseException | None, last: bool) -> None:
@@ -164,13 +170,14 @@ class Board:
             with self._told():
                 if error is not None:
                     self._store.set(f"failed/{self.name}", f"{type(error).__name__}: {error}"[:500])
+                    self._store.add("failures", 1)
                 else:
                     self._store.set(f"left/{self.name}", "")
                 while error is None and last and not self._all_left():
                     time.sleep(0.01)
         finally:
             self._closed.set()
-            self._thread.join()
+            self._thread.join(self._lease)
 
     def _all_left(self) -> bool:
         return all(self._has_left(number) for number in range(self._store.add("processes", 0)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -58,7 +59,7 @@ class SharedLedger(Ledger):
         self.journal: Journal | None = None
         self._block = max(1, -(-len(self.order) // _BLOCKS))
         self._has_told = False
-        self._exhausted = False  # no block is left to claim
+        self._reached = 0  # blocks that were claimed, as far as known here
         self._hand: Indices = np.empty(0, np.int64)  # claimed, in order
         self._fresh: list[tuple[Indices, Array]] = []  # done here, not yet published
         self._published = self._heard = self._changed = self._given = time.monotonic()
@@ -81,13 +82,11 @@ class SharedLedger(Ledger):
             if self.journal is not None:
                 self.journal.close()
         finally:
-            try:
-                if error is None:
+            with suppress(*[] if error is None else [RuntimeError]):  # of the store, where there is a cause to tell
+                try:
                     self._publish()
-                self._board.leave(error, last=self._rank == 0)
-            except RuntimeError:
-                if error is None:
-                    raise
+                finally:
+                    self._board.leave(error, last=self._rank == 0)
 
     def next(self, size: int) -> Indices:
         """See Ledger; waits for what other processes work at, and is empty when all points are done."""
@@ -131,14 +130,15 @@ class SharedLedger(Ledger):
     # ---- claims -------------------------------------------------------------------------------------------
 
     def _claim(self, count: int) -> bool:
-        """Take the next blocks; False when none is left."""
-        if self._exhausted:
-            return False
+        """Take the next blocks, fewer towards the end, so that all finish together; False when none is left."""
         last = -(-len(self.order) // self._block)
+        if self._reached >= last:
+            return False
+        count = max(1, min(count, (last - self._reached) // (2 * self._board.processes())))
         start = self._board.take(count)
         blocks = range(start, min(start + count, last))
         self._hold([block for block in blocks if not self.done[self._members(block)].all()])
-        self._exhausted = start + count >= last
+        self._reached = start + count
         return bool(len(blocks))
 
     def _take_over(self, count: int) -> bool:

@@ -5,12 +5,14 @@ Knows no axes and no results.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
@@ -21,16 +23,15 @@ from . import _walk
 from ._batches import Data, Resident
 from ._ledger import Indices, Ledger
 from ._loss import Measure
-from ._memory import default_budget, keep_freed_memory
+from ._memory import default_budget, keep_freed_memory, memory_of
 from ._points import Reader, Trial
 from ._recalibrate import Recalibration
 from ._run import run
 from ._saved import SameStart, Saved, untouched
 from .engines import Array, Engine, Task
-from .engines._graph import Refusal
-from .engines.device import Device
-from .engines.loop import Loop
-from .engines.streamed import POINTS_PER_PASS, OnDevice, OnHost
+from .engines.approximate import error_of, places_to_probe
+from .engines.choice import Choice
+from .engines.tiers import Tiers
 
 BN_MODES = ("interpolate", "frozen", "recalibrate", "batch")
 _WANTS_GRADIENTS = ("does not require grad", "Inference tensors cannot be saved", "Inference tensor")
@@ -47,6 +48,7 @@ class How:
         order: [points] every index once; None: as they come.
         shown: Called with the ledger after every call of the engine.
         ledger: Makes the ledger from order and columns.
+        rounds: Gives the points one round after the other, see `_run.run`; None: all at once.
     """
 
     what: str = "points"
@@ -54,6 +56,7 @@ class How:
     order: Indices | None = None
     shown: Callable[[Ledger], object] = lambda ledger: None
     ledger: Callable[[Indices, int], Ledger] = Ledger
+    rounds: Callable[[Ledger], Indices] | None = None
 
 
 @dataclass
@@ -62,6 +65,7 @@ class Run:
 
     values: dict[str, Array]
     told: dict[str, Any]
+    done: npt.NDArray[np.bool_]
 
     def first(self) -> dict[str, float]:
         """The values at the first point."""
@@ -79,9 +83,13 @@ class Evaluation:
         bn: BatchNorm's mode, see Evaluator.
         train_mode: See Evaluator.
         on_device: Whether the core takes the model's memory for a CUDA device's.
+        tier: See Evaluator.
+        implementation: See Evaluator.
+        precision: See Evaluator.
         data: The batches.
         budget: Bytes that data, and activations of BatchNorm's recalibration, may take; None: half of what is free.
         draws: Whether a point has drawn random numbers so far.
+        choice: How the engine of the last run was chosen; None where there was nothing to choose.
     """
 
     model: nn.Module
@@ -90,16 +98,29 @@ class Evaluation:
     bn: str
     train_mode: bool
     on_device: bool
+    tier: str = "exact"
+    implementation: str = "auto"
+    precision: str | None = None
     data: Data = field(default_factory=lambda: Resident([]))
-    draws: bool = False
     budget: int | None = None
-    _refusal: Refusal = field(default_factory=Refusal)
+    draws: bool = False
+    choice: Choice | None = None
     _without_gradients: Callable[[], AbstractContextManager[Any]] = torch.inference_mode
+
+    @functools.cached_property
+    def _tiers(self) -> Tiers:
+        frozen = self.bn in ("frozen", "interpolate") and not self.train_mode
+        return Tiers(self.implementation, self.precision, frozen, self.room, self.device, self.on_device)
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(iter(self.params.values())).device
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be kept beside the data."""
+        return (memory_of(self.device) or 1 << 32) // 4
 
     @property
     def samples(self) -> int:
@@ -148,38 +169,61 @@ class Evaluation:
         whole = nn.ModuleList([self.model, *self.measure.modules])
         with self._enough_memory(), bar, untouched(whole, self.params) as saved, self._without_gradients():
             self._evaluation_mode()
-            move = start(saved)
+            move = start(saved)  # may load another model's buffers, which every point shall see
             same = SameStart(whole, self.device)
-            ledger = how.ledger(order, self.measure.columns)
+            task = self._task(move, same)
+            with how.ledger(order, self.measure.columns) as ledger:
+                if how.rounds is not None:
+                    ledger.order = how.rounds(ledger)
 
-            def shown(ledger: Ledger) -> None:
-                bar.n = int(ledger.done.sum())  # also those that came from a journal or another process
-                how.shown(ledger)
+                def shown(ledger: Ledger) -> None:
+                    bar.n = int(ledger.done.sum())  # also those that came from a journal or another process
+                    how.shown(ledger)
 
-            size = POINTS_PER_PASS if self.data.streamed else None
-            totals = run(self._engine(move, same, points), points, ledger, bar.update, shown, size)
+                engine, told = self._engine(task, points, ledger)
+                run(engine, points, ledger, bar.update, shown, told, how.rounds)
+                totals = ledger.totals()
+            told = {**ledger.told, **self._probe(task, points, totals, ledger.done)}
             self.draws = self.draws or same.drawn or same.drew()
-        return Run(self.values(totals), ledger.told)
+        return Run(self.values(totals), told, ledger.done)
+
+    def _task(self, move: _walk.Move, same: SameStart) -> Task:
+        recalibration = None
+        if self.bn == "recalibrate":
+            room = default_budget(self.device) if self.budget is None else self.budget
+            recalibration = Recalibration(self.model, self.measure, self.data, room, self._without_gradients)
+        resident, stream = (self.data.batches, None) if isinstance(self.data, Resident) else ((), self.data)
+        return Task(self.model, move, same, recalibration, self.measure, resident, stream)
+
+    def _engine(self, task: Task, points: Array, ledger: Ledger) -> tuple[Engine, dict[str, Any]]:
+        """The engine, the one that a journal or another process has begun with, and what a result tells of it."""
+        tiers = self._tiers
+        if self.tier == "exact" or task.move.terms is None:
+            self.choice = None
+            return tiers.exact(task, points), {}
+        name = ledger.told.get("implementation")
+        if name is None:
+            self.choice = tiers.choice(task, points)
+            ledger.tell({"implementation": self.choice.name})
+            name = ledger.told["implementation"]
+        if self.choice is None or self.choice.name != name:
+            self.choice = Choice(name, {name: "as this run has begun"})
+        return tiers.named(name, task, points), {"implementation": name}
+
+    def _probe(self, task: Task, points: Array, totals: Array, done: Any) -> dict[str, Any]:
+        """How far approximate losses are from those in the model's own precision, at points that tell most."""
+        if self.tier != "approximate" or "loss" not in self.measure.names:
+            return {}
+        known = np.flatnonzero(done)
+        losses = self.values(totals)["loss"]
+        places = known[places_to_probe(points[known], losses[known])]
+        exact = self.values(self._tiers.exact(task, points[places]).evaluate(points[places], lambda: None))["loss"]
+        return {"error_probe": error_of(losses[places], exact)}
 
     def values(self, totals: Array) -> dict[str, Array]:
         """Metrics by name, [points] each, from running sums [points, columns]; NaN where these are."""
         values = np.array([self.measure.values(row) for row in totals.tolist()])
         return {name: values[:, i].copy() for i, name in enumerate(self.measure.names)}
-
-    def _engine(self, move: _walk.Move, same: SameStart, points: Array) -> Engine:
-        statistics = None
-        if self.bn == "recalibrate":
-            room = default_budget(self.device) if self.budget is None else self.budget
-            statistics = Recalibration(self.model, self.measure, self.data, room, self._without_gradients)
-        task = Task(self.model, move, same, statistics, self.measure, self.data)
-        if self.data.streamed:
-            rows = min(len(points), POINTS_PER_PASS)
-            if self.on_device:
-                return OnDevice(task, statistics, self.device, rows, points.shape[1])
-            return OnHost(task, statistics)
-        if self.on_device:
-            return Device(task, self.device, points.shape[1], len(points), self._refusal)
-        return Loop(task)
 
     def _evaluation_mode(self) -> None:
         self.model.train(self.train_mode)

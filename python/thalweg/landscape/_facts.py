@@ -29,7 +29,8 @@ def facts(evaluation: Evaluation, directions: Directions | None) -> dict[str, An
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
         "thalweg": _core.__version__,
-        "tier": "exact",
+        "tier": evaluation.tier,
+        **({} if evaluation.precision is None else {"precision": evaluation.precision}),
     }
 
 

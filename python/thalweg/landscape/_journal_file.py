@@ -200,13 +200,13 @@ def contents(who: str, path: Path, file: sqlite3.Connection) -> Content:
             raise _damaged(who, path, " ".join(str(found[0][0]).split()))
         header = Header(*rows[0][1:4])
         indices, sums = [np.empty(0, np.int64)], [np.empty(0)]
-        for number, *parts, checksum in file.execute("SELECT * FROM records ORDER BY number"):
+        for number, *parts, checksum in file.execute("SELECT number, indices, sums, checksum FROM records ORDER BY 1"):
             if not all(isinstance(p, bytes) for p in parts) or checksum != _checksum(header.identity, *parts):
                 raise _damaged(who, path, f"record {number} does not match its checksum")
             indices.append(np.frombuffer(parts[0], np.int64))
             sums.append(np.frombuffer(parts[1], np.float64))
         told: dict[str, Any] = {}
-        for _, text, checksum in file.execute("SELECT * FROM told"):
+        for text, checksum in file.execute("SELECT told, checksum FROM told"):
             if not isinstance(text, str) or checksum != _checksum(header.identity, text):
                 raise _damaged(who, path, "what it tells of the run does not match its checksum")
             told = json.loads(text)
@@ -222,13 +222,14 @@ def in_words(who: str, path: Path) -> Iterator[None]:
     """SQLite's errors as ours."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
         text = str(error)
         if "locked" in text:
             raise RuntimeError(
                 f"{who}: another process works with {path}; wait for it or stop it, or {_REMEDY}"
             ) from None
-        if isinstance(error, sqlite3.OperationalError) and any(w in text for w in ("readonly", "unable to", "disk")):
+        denied = any(word in text for word in ("readonly", "unable to", "disk"))
+        if isinstance(error, sqlite3.OperationalError) and denied and not ("readonly" in text and _writable(path)):
             raise OSError(
                 f"{who}: cannot write {path} ({text}); a journal needs a writable directory with free space"
             ) from None

@@ -100,7 +100,7 @@ class Keeper:
             lambda: {**conditions, **self._functions(conditions["weights_hash"]), **_places(points, directions, ends)}
         )
         run = self._evaluation.run(start, points, how)
-        return Run(run.values, {**conditions, **run.told})
+        return Run(run.values, {**conditions, **run.told}, run.done)
 
     def _functions(self, weights: str) -> dict[str, Any]:
         """The model and what is measured: their code shows in the values at the model's own weights."""
@@ -125,7 +125,7 @@ def _places(
     return {
         "coordinates_hash": _hash(np.ascontiguousarray(points).tobytes()),
         "directions_hashes": [
-            _weights.hash_of({str(i): tensor for i, tensor in enumerate(vector)}) for vector in vectors
+            _hash(*(_weights.hash_of({"": tensor}).encode() for tensor in vector)) for vector in vectors
         ],
         "ends_hashes": [_weights.hash_of(_weights.state_of("Evaluator.line", end)) for end in ends],
     }

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from ._ledger import Ledger
+import numpy as np
+
+from ._ledger import Indices, Ledger
 from .engines import Array, Done, Engine
 
 # A call of the engine lasts about this long: short enough that a kill or a preview waits little, long enough that
@@ -20,16 +23,31 @@ def run(
     ledger: Ledger,
     done: Done,
     shown: Callable[[Ledger], object],
-    fixed: int | None = None,
-) -> Array:
-    """Running sums [points, columns]; `shown` is called after every call of the engine, with `fixed` points if given."""
-    size = fixed or 1
-    with ledger:
+    told: Mapping[str, Any],
+    rounds: Callable[[Ledger], Indices] | None = None,
+) -> None:
+    """Give every point of the ledger to the engine.
+
+    Args:
+        engine: Evaluates them.
+        points: [points, coordinates].
+        ledger: Open.
+        done: Called when a point is finished.
+        shown: Called after every call of the engine.
+        told: To be told beside what the engine tells.
+        rounds: Gives further indices when the ledger has none left, from the sums so far; none at the end.
+    """
+    group = getattr(engine, "group", 1)  # points that it takes at once
+    size = group
+    while True:
         while len(indices := ledger.next(size)):
             started = time.perf_counter()
             ledger.add(indices, engine.evaluate(points[indices], done))
-            ledger.tell(engine.told)
+            ledger.tell({**engine.told, **told})
             seconds = max(time.perf_counter() - started, 1e-9)
-            size = fixed or max(1, min(_MOST, 2 * size, int(CALL_SECONDS * len(indices) / seconds)))
+            size = max(1, min(_MOST, 2 * size, int(CALL_SECONDS * len(indices) / seconds)) // group) * group
             shown(ledger)
-        return ledger.totals()
+        more = rounds(ledger) if rounds is not None else ()
+        if not len(more):
+            return
+        ledger.order = np.concatenate([ledger.order, more])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,14 +10,23 @@ from torch import Tensor, nn
 
 from .. import _core
 from ._saved import Saved, writable, write
-from ._weights import DTYPES, pick, state_of
+from ._weights import DTYPES, like, pick, state_of
 from .directions import Directions
 
 MOST_DIRECTIONS = 4  # kMaxDirections of landscape.hpp
 
 
 class Move:
-    """Sets the weights to those of a point."""
+    """Sets the weights to those of a point.
+
+    Attributes:
+        terms: Makes, for every weight that moves, by name, its value at the origin and its part of each direction (None
+            where that is zero); None where the points are not linear combinations.
+        moving: Their names.
+    """
+
+    terms: Callable[[], dict[str, list[Tensor | None]]] | None = None
+    moving: Sequence[str] = ()
 
     def to(self, *coordinates: float) -> None:
         """The point with these coordinates."""
@@ -69,7 +78,22 @@ def in_plane(params: Mapping[str, nn.Parameter], saved: Saved, directions: Direc
     outs, strided = _targets([tensors[i] for i in moving])
     starts = [_dense(origin[i]) for i in moving]
     perturbation = _core.Perturbation(outs, starts, [[row[i] for i in moving] for row in terms])
-    return _Moved(perturbation, False, strided)
+    move = _Moved(perturbation, False, strided)
+    names = list(params)
+
+    def stored() -> dict[str, list[Tensor | None]]:
+        """The terms as tensors, drawn ones too."""
+        made: dict[str, list[Tensor | None]] = {}
+        for i, start in zip(moving, starts, strict=True):
+            parts = (
+                None if row[i] is None else like(tensors[i], vector[i]).contiguous()
+                for row, vector in zip(terms, directions.vectors, strict=True)
+            )
+            made[names[i]] = [start.contiguous(), *parts]
+        return made
+
+    move.terms, move.moving = stored, [names[i] for i in moving]
+    return move
 
 
 def between(model: nn.Module, ends: tuple[Any, Any], still: Collection[str] = ()) -> Move:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from .. import _check
@@ -24,6 +25,9 @@ from ._rounding import warn_of_unmoved
 from ._saved import Saved, check_buffers
 from ._volume import previews, timings, volume
 from .directions import Directions
+from .engines.approximate import PRECISIONS
+from .engines.choice import Choice
+from .engines.tiers import IMPLEMENTATIONS, TIERS
 from .result import Line, Points, Surface
 
 Array = npt.NDArray[np.float64]
@@ -67,6 +71,14 @@ class Evaluator:
             of all the data at every point, layer by layer, as one batch of all the data would have; "batch": each
             batch's own.
         train_mode: Evaluate in train mode, Dropout at work with the same draws at every point. BatchNorm follows `bn`.
+        tier: "exact": the bits of plain torch. "rounding": the same real numbers, rounded otherwise and several times
+            faster: many points at once, the products of the data with the first layer's weights computed once, BatchNorm
+            folded into the layers before it, channels last. "approximate": that with fewer bits, see `precision`.
+        implementation: Of the rounding tier: "program", "threads" (one group of points per thread), "vmap" (torch.func),
+            "loop"; "auto" tries them on a few points, drops those whose values differ from the plain loop's, and takes
+            the fastest; `choice` tells which and why, as do the results.
+        precision: Of the approximate tier, which needs one: "bf16" (autocast) or "tf32" (on CUDA). Its results have
+            `metadata["error_probe"]`: the largest errors at up to 16 points, against the model's own precision.
 
         memory_budget: Bytes that the data, or the activations of "recalibrate", may take where the model is; default:
             half of what is free. Streamed data (of a DataLoader, say) must be the same in every pass, which is checked.
@@ -97,6 +109,9 @@ class Evaluator:
         batch_size: int | str | None = None,
         bn: str = "interpolate",
         train_mode: bool = False,
+        tier: str = "exact",
+        implementation: str = "auto",
+        precision: str | None = None,
         memory_budget: int | None = None,
     ) -> None:
         self.model = model
@@ -105,7 +120,9 @@ class Evaluator:
         _check.instance("Evaluator", "train_mode", train_mode, bool, "True or False")
         self._evaluation = Evaluation(
             model, params, Measure(loss_fn, metrics, params), _check.choice("Evaluator", "bn", bn, BN_MODES), train_mode,
-            is_on_device(next(iter(params.values()))),
+            is_on_device(next(iter(params.values()))), _check.choice("Evaluator", "tier", tier, TIERS),
+            _check.choice("Evaluator", "implementation", implementation, IMPLEMENTATIONS),
+            _precision(tier, precision, next(iter(params.values())).device),
         )  # fmt: skip
         tune = batch_size == "tune"
         size = None if tune or batch_size is None else _check.integer("Evaluator", "batch_size", batch_size, 1)
@@ -120,6 +137,11 @@ class Evaluator:
     def metrics(self) -> tuple[str, ...]:
         """Names of the values at a point."""
         return self._evaluation.measure.names
+
+    @property
+    def choice(self) -> Choice | None:
+        """Which implementation the last run had, what it was timed against, and how long it was expected to take."""
+        return self._evaluation.choice
 
     @property
     def count(self) -> int:
@@ -284,3 +306,16 @@ class Evaluator:
         if directions.origin is not None:
             return directions.origin
         return tuple(p.detach().clone() for p in self._evaluation.params.values())
+
+
+def _precision(tier: str, precision: str | None, device: torch.device) -> str | None:
+    if (tier == "approximate") != (precision is not None):
+        raise ValueError(
+            f"Evaluator: tier='approximate' and precision go together, got tier={tier!r} with precision={precision!r}; "
+            f"precision is one of {', '.join(map(repr, PRECISIONS))}"
+        )
+    if precision is None:
+        return None
+    if _check.choice("Evaluator", "precision", precision, PRECISIONS) == "tf32" and device.type != "cuda":
+        raise ValueError(f"Evaluator: precision 'tf32' is CUDA's, the model is on {device}; use 'bf16'")
+    return precision

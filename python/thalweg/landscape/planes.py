@@ -182,10 +182,11 @@ def project(
     Raises:
         ValueError: The directions are parallel, or shapes do not agree.
     """
-    for tensors in (*directions.vectors, *states):
-        if [t.shape for t in tensors] != [o.shape for o in origin]:
+    shapes = [o.shape for o in origin]
+    for found in (*directions.shapes, *([t.shape for t in tensors] for tensors in states)):
+        if found != shapes:
             raise ValueError("project: weights, origin and directions must have the same shapes; is it another model?")
-    basis = [[d.double() for d in vector] for vector in directions.vectors]
+    basis = directions.vectors
     start = [o.detach().to(d.device, torch.float64) for o, d in zip(origin, basis[0], strict=True)]
     products = gram(basis, basis)
     lengths = products.diagonal().sqrt()
@@ -198,7 +199,7 @@ def project(
         offset = [s.detach().to(o.device, torch.float64) - o for s, o in zip(state, start, strict=True)]
         coordinates[i] = torch.linalg.solve(products, gram(basis, [offset])[:, 0])
         for c, vector in zip(coordinates[i].tolist(), basis, strict=True):
-            offset = [o - c * d for o, d in zip(offset, vector, strict=True)]
+            offset = [o - c * d.double() for o, d in zip(offset, vector, strict=True)]
         distances[i] = length(offset)
     return coordinates, distances
 

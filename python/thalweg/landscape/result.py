@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .. import _check
 from .._files import write_whole
+from ._hdf5 import SUFFIXES, read_values, write_values
 from .directions import Directions
 from .planes import project
 from .trajectory import Trajectory
@@ -74,6 +75,10 @@ class Line:
         from ..plot.landscape import LinePlots  # above this layer
 
         return LinePlots(self)
+
+    def to_hdf5(self, path: str | os.PathLike[str]) -> Path:
+        """Write an HDF5 file in the layout of Li et al.'s code, whole or not at all; `load` reads it. Needs h5py."""
+        return write_values("Line.to_hdf5", path, [self.alphas], self.values, self.metadata, self.timings)
 
     def metric(self, name: str) -> Array:
         """The values of a metric, by name."""
@@ -136,6 +141,14 @@ class Surface:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a .npz file with JSON metadata, whole or not at all; `load` reads it."""
         return _save(path, "surface", {"x": self.x, "y": self.y}, self)
+
+    def to_hdf5(self, path: str | os.PathLike[str]) -> Path:
+        """Write an HDF5 file in the layout of Li et al.'s code, whole or not at all; `load` reads it. Needs h5py.
+
+        It has `xcoordinates`, `ycoordinates` and per metric an array [ny, nx]: `train_loss`, `train_acc` in percent, the
+        others under their own names.
+        """
+        return write_values("Surface.to_hdf5", path, [self.x, self.y], self.values, self.metadata, self.timings)
 
     @property
     def plot(self) -> SurfacePlots:
@@ -216,10 +229,11 @@ def _save(
 
 
 def load(path: str | os.PathLike[str]) -> Points | Line | Surface | Volume:
-    """Read Points, a Line, a Surface or a Volume from a .npz file; never unpickles.
+    """Read what `save` or `to_hdf5` wrote, or a surface file of Li et al.'s code; never unpickles.
 
     Args:
-        path: A file that their `save` wrote.
+        path: A file that their `save` or `to_hdf5` wrote, or an HDF5 file (.h5, .hdf5) of that code; what it has not
+            evaluated is NaN, and its accuracies become shares.
 
     Raises:
         FileNotFoundError: No such file.
@@ -232,6 +246,11 @@ def load(path: str | os.PathLike[str]) -> Points | Line | Surface | Volume:
         ...     tw.landscape.load(line.save(folder + "/line.npz")).alphas
         array([0., 1., 2.])
     """
+    if Path(path).suffix in SUFFIXES:
+        axes, found, metadata, timings = read_values(path)
+        if len(axes) == 1:
+            return Line(axes[0], found, metadata, timings)
+        return Surface(axes[0], axes[1], found, metadata, timings)
     try:
         with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))

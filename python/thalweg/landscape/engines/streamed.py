@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .._cells import Cells, DeviceCells, HostCells
-from .._recalibrate import Recalibration, Statistics
+from .._recalibrate import Statistics
 from .._saved import Changes
 from . import Array, Done, Task
 from .device import Progress, deterministic_convolutions, side_stream, upload
@@ -24,8 +24,10 @@ POINTS_PER_PASS = 256
 class _Streamed:
     """What both engines do; they differ in where coordinates and sums are."""
 
-    def __init__(self, task: Task, recalibration: Recalibration | None) -> None:
-        self._task, self._recalibration = task, recalibration
+    group = POINTS_PER_PASS
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
         self.told: dict[str, Any] = {"streamed": True}
 
     def evaluate(self, points: Array, done: Done) -> Array:
@@ -44,8 +46,8 @@ class _Streamed:
         """Add every batch to every point."""
         task = self._task
         known: list[Statistics] | None = None
-        if self._recalibration is not None:
-            known = self._recalibration.of_points(count, lambda: (i for i, _ in self._visits()))
+        if task.prepare is not None:
+            known = task.prepare.of_points(count, lambda: (i for i, _ in self._visits()))
         changes: list[Changes | None] = [None] * count
         with closing(task.passes()) as batches:
             for batch in batches:
@@ -81,16 +83,13 @@ class OnDevice(_Streamed):
 
     Args:
         task: What a point is.
-        recalibration: Of BatchNorm, or None.
         device: Where.
-        rows: Most points of a call.
-        width: Coordinates of a point.
+        points: Of the run, [points, coordinates].
     """
 
-    def __init__(
-        self, task: Task, recalibration: Recalibration | None, device: torch.device, rows: int, width: int
-    ) -> None:
-        super().__init__(task, recalibration)
+    def __init__(self, task: Task, device: torch.device, points: Array) -> None:
+        super().__init__(task)
+        rows, width = min(len(points), POINTS_PER_PASS), points.shape[1]
         self.told |= {"graph": False, "graph_reason": "the data are streamed"}
         self._device = device
         self._table = torch.zeros(rows, width, dtype=torch.float64, device=device)

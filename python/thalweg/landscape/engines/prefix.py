@@ -1,0 +1,93 @@
+"""The plain engine on a model whose first layers stand still: their outputs are computed once per batch and kept.
+
+The same operations on the same numbers as the model's own forward pass, so the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from torch import Tensor, fx
+
+from .._cells import HostCells
+from ..program import operations
+from ..program.trace import Refused, graph_of, module_of, varying, writes_in_place
+from . import Array, Done, Task
+
+
+class Prefixed:
+    """See Engine.
+
+    Args:
+        task: What a point is.
+        moving: Addresses of the weights that move.
+        room: Bytes that the kept outputs may take.
+
+    Raises:
+        Refused: The model cannot be traced, no layer stands still at its beginning, or the room is too small.
+    """
+
+    def __init__(self, task: Task, moving: Iterable[int], room: int) -> None:
+        self._task = task
+        self.told: dict[str, Any] = {}
+        self._traced = graph_of(task.model)
+        self._vary = varying(self._traced, moving)
+        nodes = list(self._traced.graph.nodes)
+        layers = [n for n in nodes if n not in self._vary and n.op == "call_module"]
+        if not any(list(module_of(self._traced, n).parameters()) for n in layers):  # type: ignore[union-attr]
+            raise Refused("every layer moves from the first on")
+        self._suffix = [node for node in nodes if node in self._vary]
+        if not self._suffix:
+            raise Refused("nothing moves")
+        needed = {source for node in self._suffix for source in node.all_input_nodes if source not in self._vary}
+        self._kept = [self._prefix(nodes, inputs, needed) for inputs, *_ in task.batches]
+        own = {node for node in needed if node.op in ("placeholder", "get_attr")}
+        size = sum(_bytes(v) for kept in self._kept for node, v in kept.items() if node not in own)
+        if size > room:
+            raise Refused(f"the kept outputs take {size >> 20} MiB, there is room for {room >> 20}")
+
+    def _prefix(self, nodes: list[fx.Node], inputs: Any, needed: set[fx.Node]) -> dict[fx.Node, Any]:
+        values: dict[fx.Node, Any] = {}
+        for node in nodes:
+            if node not in self._vary:
+                values[node] = self._value(node, inputs, values)
+        return {node: values[node] for node in needed}
+
+    def _value(self, node: fx.Node, inputs: Any, values: dict[fx.Node, Any]) -> Any:
+        if node.op == "placeholder":
+            return inputs
+        if node.op == "get_attr":
+            found: Any = self._traced
+            for part in str(node.target).split("."):
+                found = getattr(found, part)
+            return found
+        careful = node in self._vary and writes_in_place(self._traced, node)
+
+        def value_of(source: fx.Node) -> Any:
+            value = values[source]
+            return value.clone() if careful and source not in self._vary and isinstance(value, Tensor) else value
+
+        return operations.call(node, module_of(self._traced, node), value_of)
+
+    def evaluate(self, points: Array, done: Done) -> Array:
+        """See Engine."""
+        task = self._task
+        totals = np.empty((len(points), task.measure.columns))
+        for i, point in enumerate(points.tolist()):
+            cells = HostCells(task.measure.columns)
+            task.same.reset()
+            task.move.to(*point)
+            for kept, batch in zip(self._kept, task.batches, strict=True):
+                values = dict(kept)
+                for node in self._suffix:
+                    values[node] = self._value(node, None, values)
+                task.measure.add_output(values[self._suffix[-1]], batch, cells)
+            totals[i] = cells.totals
+            done()
+        return totals
+
+
+def _bytes(value: Any) -> int:
+    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0

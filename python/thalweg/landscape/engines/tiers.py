@@ -1,0 +1,131 @@
+"""The engines of a tier for one run, by name. Knows what they need, not how they work."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..._preserve import unwrap
+from ..program import Refused
+from . import Array, Engine, Task
+from ._graph import Refusal
+from .approximate import Approximate
+from .choice import Choice, choose
+from .device import Device
+from .grouped import Grouped
+from .loop import Loop
+from .prefix import Prefixed
+from .sources import Programmed, Vmapped
+from .streamed import OnDevice, OnHost
+
+TIERS = ("exact", "rounding", "approximate")
+IMPLEMENTATIONS = ("auto", "loop", "program", "threads", "vmap")
+_FEW = 8  # points from which preparing pays
+_GROUP = {"cpu": (1 << 14, 8), "cuda": (1 << 19, 64)}  # samples, and points, that are evaluated at once
+
+
+@dataclass
+class Tiers:
+    """What the engine of a run is chosen from.
+
+    Attributes:
+        implementation: A name, or "auto" for the fastest.
+        precision: Of the approximate tier, or None.
+        frozen: Whether every forward pass is a function of weights and inputs alone.
+        room: Bytes that may be kept beside the data.
+        device: The model's.
+        on_device: Whether the core takes its memory for a CUDA device's.
+        refusal: Of CUDA graphs, from earlier runs.
+        chosen: By the names of the weights that move, from earlier runs.
+    """
+
+    implementation: str
+    precision: str | None
+    frozen: bool
+    room: int
+    device: torch.device
+    on_device: bool
+    refusal: Refusal = field(default_factory=Refusal)
+    chosen: dict[tuple[str, ...], Choice] = field(default_factory=dict)
+
+    def exact(self, task: Task, points: Array) -> Engine:
+        """The engine for these points with the bits of plain torch."""
+        moves, outputs = task.move.terms is not None, task.measure.takes_outputs
+        if not self.on_device and self.frozen and moves and outputs and task.stream is None:
+            with suppress(Refused):
+                return Prefixed(task, self._moving(task), self.room)
+        return self._plain(task, points)
+
+    def choice(self, task: Task, points: Array) -> Choice:
+        """Which engine shall evaluate these points of a plane, by a trial where several can."""
+        key = tuple(task.move.moving)
+        if self.implementation != "auto":
+            return Choice(self.implementation, {self.implementation: "as asked for"})
+        if (obstacle := self._obstacle(task, len(points))) is not None:
+            return Choice("loop", {"others": obstacle})
+        if key not in self.chosen:
+            builds = {name: functools.partial(self._built, name, points=points) for name in IMPLEMENTATIONS[1:]}
+            self.chosen[key] = choose(task, builds, points, {"vmap": "program"})
+        return self.chosen[key]
+
+    def named(self, name: str, task: Task, points: Array) -> Engine:
+        """The engine of this name.
+
+        Raises:
+            ValueError: It cannot evaluate this run.
+        """
+        try:
+            return self._built(name, task, points)
+        except Refused as error:
+            raise ValueError(
+                f"Evaluator: implementation {name!r} cannot evaluate this run: {error}; choose 'auto'"
+            ) from None
+
+    def _built(self, name: str, task: Task, points: Array) -> Engine:
+        engine = self._plain(task, points) if name == "loop" else self._grouped(name, task)
+        return engine if self.precision is None else Approximate(engine, self.precision, self.device)
+
+    def _plain(self, task: Task, points: Array) -> Engine:
+        if task.stream is not None:
+            return OnDevice(task, self.device, points) if self.on_device else OnHost(task)
+        if self.on_device:
+            return Device(task, self.device, points.shape[1], len(points), self.refusal)
+        return Loop(task)
+
+    @staticmethod
+    def _moving(task: Task) -> list[int]:
+        params = dict(unwrap(task.model).named_parameters())
+        return [params[name].data_ptr() for name in task.move.moving]
+
+    def _obstacle(self, task: Task, points: int = _FEW) -> str | None:
+        """Why points cannot be evaluated together, or None."""
+        if not self.frozen:
+            return "the forward pass depends on more than weights and inputs (BatchNorm's mode, train mode)"
+        if task.move.terms is None:
+            return "the points lie between two models, or are one"
+        if not task.measure.takes_outputs:
+            return "a loss_fn(model, batch) hides the model's outputs, and l2 needs the weights of single points"
+        if task.stream is not None:
+            return "the data are streamed"
+        return None if points >= _FEW else f"{points} points are too few"
+
+    def _grouped(self, name: str, task: Task) -> Engine:
+        if (obstacle := self._obstacle(task)) is not None:
+            raise Refused(obstacle)
+        workers = torch.get_num_threads() if name == "threads" else 1
+        if name == "threads" and (workers == 1 or self.device.type != "cpu"):
+            raise Refused("there is one thread" if self.device.type == "cpu" else "the device has its own")
+        assert task.move.terms is not None  # or there would be an obstacle
+        terms = task.move.terms()
+        made: Any = (
+            Vmapped(task.model, terms, task.batches)
+            if name == "vmap"
+            else Programmed(task.model, terms, task.batches, self.room)
+        )
+        samples, most = _GROUP[self.device.type]
+        points = max(1, min(most, samples // max(batch.samples for batch in task.batches)))
+        return Grouped(task, made, points, workers, self.device)
