@@ -215,7 +215,7 @@ def test_losses_that_take_gradients() -> None:
             with torch.no_grad():
                 for p, d in zip(twin.parameters(), direction.vectors[0], strict=True):
                     p.add_(alpha * d)
-            assert loss == pytest.approx(float(residual(twin, (x, x))), rel=1e-12)
+            assert loss == pytest.approx(residual(twin, (x, x)).item(), rel=1e-12)
     assert fingerprint(model) == before
     with pytest.raises(RuntimeError, match="does not require grad"):  # gradients do not help: the loss's own error
         Evaluator(model, lambda m, b: torch.autograd.grad(m(b[0]).sum(), b[0])[0], (x, x))
