@@ -209,10 +209,11 @@ class Recalibration:
         """What torch keeps per thread, as it is here."""
         device = next(self._model.parameters()).device
         stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+        lowered, dtype = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
 
         @contextmanager
         def entered() -> Iterator[None]:
-            with self._without_gradients(), torch.cuda.stream(stream):
+            with self._without_gradients(), torch.cuda.stream(stream), torch.autocast(device.type, dtype, lowered):
                 yield
 
         return entered

@@ -179,13 +179,13 @@ class SameStart:
         self._others = random.getstate(), np.random.get_state()  # noqa: NPY002
         self._points = 0
         self.drawn = False  # seen by `changes`
-        self._drawn = False  # whether the first point drew from another generator than torch's; 40 us to put back
+        self._drawn = False  # whether another generator than torch's has moved; 40 us to put back
 
     def reset(self) -> None:
         """Undo what the last point did to buffers and generators; call it before every point."""
         self.reset_buffers()
         torch.set_rng_state(self._torch)
-        if self._points == 1:
+        if self._points < 2 and not self._drawn:  # the preparation of the run or the first point may have drawn
             self._drawn = self._others_moved()
         if self._drawn:
             random.setstate(self._others[0])

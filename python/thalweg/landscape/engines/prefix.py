@@ -41,6 +41,8 @@ class Prefixed:
         if not any(list(module_of(self._traced, n).parameters()) for n in layers):  # type: ignore[union-attr]
             raise Refused("every layer moves from the first on")
         self._suffix = [node for node in nodes if node in self._vary]
+        if not self._suffix:
+            raise Refused("nothing moves")
         needed = {source for node in self._suffix for source in node.all_input_nodes if source not in self._vary}
         self._kept = [self._prefix(nodes, batch.inputs, needed) for batch in task.batches]
         own = {node for node in needed if node.op in ("placeholder", "get_attr")}
