@@ -9,23 +9,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from .. import _check
 from . import _walk, _weights
-from ._batches import Resident
 from ._cells import on_device as is_on_device
 from ._evaluation import BN_MODES, Evaluation, How, Run
 from ._keeping import Keeper, Keeping
-from ._loss import LossFn, Measure, Metric, check_center
+from ._loss import LossFn, Measure, Metric
 from ._order import progressive
 from ._points import axis
 from ._rounding import warn_of_unmoved
 from ._saved import Saved, check_buffers
 from ._volume import previews, timings, volume
 from .directions import Directions
-from .engines.approximate import PRECISIONS
+from .engines.approximate import check_precision
 from .engines.choice import Choice
 from .engines.tiers import IMPLEMENTATIONS, TIERS
 from .result import Line, Points, Surface
@@ -79,7 +77,6 @@ class Evaluator:
             the fastest; `choice` tells which and why, as do the results.
         precision: Of the approximate tier, which needs one: "bf16" (autocast) or "tf32" (on CUDA). Its results have
             `metadata["error_probe"]`: the largest errors at up to 16 points, against the model's own precision.
-
         memory_budget: Bytes that the data, or the activations of "recalibrate", may take where the model is; default:
             half of what is free. Streamed data (of a DataLoader, say) must be the same in every pass, which is checked.
 
@@ -122,16 +119,10 @@ class Evaluator:
             model, params, Measure(loss_fn, metrics, params), _check.choice("Evaluator", "bn", bn, BN_MODES), train_mode,
             is_on_device(next(iter(params.values()))), _check.choice("Evaluator", "tier", tier, TIERS),
             _check.choice("Evaluator", "implementation", implementation, IMPLEMENTATIONS),
-            _precision(tier, precision, next(iter(params.values())).device),
+            check_precision(tier, precision, next(iter(params.values())).device),
         )  # fmt: skip
-        tune = batch_size == "tune"
-        size = None if tune or batch_size is None else _check.integer("Evaluator", "batch_size", batch_size, 1)
-        if memory_budget is not None:
-            memory_budget = _check.integer("Evaluator", "memory_budget", memory_budget, 0)
-        self._evaluation.read(data, size, memory_budget, self._seconds if tune else None)
-        center = self._evaluation.center()
-        check_center(center)
-        self._keeper = Keeper(self._evaluation, center)
+        self._evaluation.read(data, batch_size, memory_budget)
+        self._keeper = Keeper(self._evaluation, self._evaluation.center())
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -147,13 +138,6 @@ class Evaluator:
     def count(self) -> int:
         """Samples in the data."""
         return self._evaluation.samples
-
-    def _seconds(self, batches: Resident) -> float:
-        """Time of one pass over these batches."""
-        self._evaluation.data = batches
-        started = time.perf_counter()
-        self.at()
-        return time.perf_counter() - started
 
     def at(self, state: nn.Module | Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """Values at the model's own weights, or at those of another module or state_dict (buffers included)."""
@@ -306,16 +290,3 @@ class Evaluator:
         if directions.origin is not None:
             return directions.origin
         return tuple(p.detach().clone() for p in self._evaluation.params.values())
-
-
-def _precision(tier: str, precision: str | None, device: torch.device) -> str | None:
-    if (tier == "approximate") != (precision is not None):
-        raise ValueError(
-            f"Evaluator: tier='approximate' and precision go together, got tier={tier!r} with precision={precision!r}; "
-            f"precision is one of {', '.join(map(repr, PRECISIONS))}"
-        )
-    if precision is None:
-        return None
-    if _check.choice("Evaluator", "precision", precision, PRECISIONS) == "tf32" and device.type != "cuda":
-        raise ValueError(f"Evaluator: precision 'tf32' is CUDA's, the model is on {device}; use 'bf16'")
-    return precision

@@ -9,10 +9,25 @@ from typing import Any
 import numpy as np
 import torch
 
+from ... import _check
 from . import Array, Done, Engine
 
 PRECISIONS = ("bf16", "tf32")
 _PROBED = 16
+
+
+def check_precision(tier: str, precision: str | None, device: torch.device) -> str | None:
+    """The precision, which only the approximate tier has."""
+    if (tier == "approximate") != (precision is not None):
+        raise ValueError(
+            f"Evaluator: tier='approximate' and precision go together, got tier={tier!r} with precision={precision!r}; "
+            f"precision is one of {', '.join(map(repr, PRECISIONS))}"
+        )
+    if precision is None:
+        return None
+    if _check.choice("Evaluator", "precision", precision, PRECISIONS) == "tf32" and device.type != "cuda":
+        raise ValueError(f"Evaluator: precision 'tf32' is CUDA's, the model is on {device}; use 'bf16'")
+    return precision
 
 
 @contextmanager
