@@ -216,7 +216,9 @@ def test_data_that_do_not_fit_are_one_clear_error(monkeypatch: pytest.MonkeyPatc
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 TiB\nand more lines")
 
     monkeypatch.setattr(_points._data, "to_device", full)
-    with pytest.raises(torch.OutOfMemoryError, match=r"cuda:1 has not enough memory for the data.*fewer.*1 TiB\)$"):
+    with pytest.raises(
+        torch.OutOfMemoryError, match=r"cuda:1 has not enough memory for the data.*smaller memory_budget.*1 TiB\)$"
+    ):
         _points._resident(torch.ones(3), torch.device("cuda:1"))
 
 

@@ -120,11 +120,12 @@ def test_sum_reduction_adds_and_mean_is_weighted() -> None:
 def test_tuned_batch_size_is_recorded_and_changes_nothing_else() -> None:
     model, data = make()
     before = everything(model)
-    tuned = Evaluator(model, "cross_entropy", data, batch_size="tune")
+    metrics = ("loss", "accuracy", "stderr")
+    tuned = Evaluator(model, "cross_entropy", data, metrics, batch_size="tune")
     assert_same(before, model)
     assert tuned.count == 25
     size = tuned.line(random_directions(model, 1), (0, 1, 2)).metadata["batch_sizes"][0]
-    assert tuned.at() == Evaluator(model, "cross_entropy", data, batch_size=size).at()
+    assert tuned.at() == Evaluator(model, "cross_entropy", data, metrics, batch_size=size).at()
 
 
 def test_loss_fn_with_model_and_batch() -> None:

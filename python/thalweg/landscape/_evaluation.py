@@ -6,6 +6,7 @@ Knows no axes and no results.
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -18,16 +19,18 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from tqdm.auto import tqdm
 
+from .. import _check
 from .._preserve import unwrap
 from . import _walk
 from ._batches import Data, Resident
 from ._ledger import Indices, Ledger
-from ._loss import Measure
+from ._loss import Measure, check_center
 from ._memory import default_budget, keep_freed_memory
-from ._points import Reader, Trial
+from ._points import Reader
 from ._recalibrate import Recalibration
 from ._run import run
 from ._saved import SameStart, Saved, untouched
+from ._targets import Amounts
 from .engines import Array, Engine, Task
 from .engines.approximate import error_of, places_to_probe
 from .engines.choice import Choice
@@ -139,11 +142,16 @@ class Evaluation:
             for name, _ in module.named_buffers(recurse=False)
         }
 
-    def read(self, data: Any, batch_size: int | None, budget: int | None, trial: Trial | None) -> None:
+    def read(self, data: Any, batch_size: int | str | None, budget: int | None) -> None:
         """Read the data once; see Evaluator."""
+        tune = batch_size == "tune"
+        size = None if tune or batch_size is None else _check.integer("Evaluator", "batch_size", batch_size, 1)
+        if budget is not None:
+            budget = _check.integer("Evaluator", "memory_budget", budget, 0)
+        trial = self._seconds if tune else None
         targets = self.measure.counts.targets
         reader = Reader(
-            self.model, self.params, targets.count, self.measure.takes_any_batch, budget, batch_size, trial
+            self.model, self.params, targets.count, self.measure.takes_any_batch, budget, size, trial
         )  # fmt: skip
         self.data, self.budget = reader.read(data), budget
         self.measure.counts.amounts = reader.amounts
@@ -151,12 +159,21 @@ class Evaluation:
     def center(self) -> dict[str, float]:
         """Values at the model's own weights; a loss that takes gradients is found out here and gets them from now on."""
         try:
-            return self._at_model()
+            values = self._at_model()
         except RuntimeError as error:
             if not any(text in str(error) for text in _WANTS_GRADIENTS):
                 raise
-        self._without_gradients = torch.no_grad  # inside, the loss may enable them
-        return self._at_model()
+            self._without_gradients = torch.no_grad  # inside, the loss may enable them
+            values = self._at_model()
+        check_center(values)
+        return values
+
+    def _seconds(self, batches: Resident) -> float:
+        """Time of one pass over these batches."""
+        self.data, self.measure.counts.amounts = batches, Amounts(sum(batches.sizes))
+        started = time.perf_counter()
+        self._at_model()
+        return time.perf_counter() - started
 
     def _at_model(self) -> dict[str, float]:
         return self.run(lambda saved: _walk.Move(), np.empty((1, 0)), How()).first()

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from .. import _check
 from . import _walk, _weights
-from ._batches import Resident
 from ._cells import on_device as is_on_device
 from ._evaluation import BN_MODES, Evaluation, How, Run
 from ._keeping import Keeper, Keeping
-from ._loss import LossFn, Measure, Metric, check_center
+from ._loss import LossFn, Measure, Metric
 from ._order import progressive
 from ._points import axis
 from ._rounding import warn_of_unmoved
@@ -78,7 +77,6 @@ class Evaluator:
             the fastest; `choice` tells which and why, as do the results.
         precision: Of the approximate tier, which needs one: "bf16" (autocast) or "tf32" (on CUDA). Its results have
             `metadata["error_probe"]`: the largest errors at up to 16 points, against the model's own precision.
-
         memory_budget: Bytes that the data, or the activations of "recalibrate", may take where the model is; default:
             half of what is free. Streamed data (of a DataLoader, say) must be the same in every pass, which is checked.
 
@@ -123,14 +121,8 @@ class Evaluator:
             _check.choice("Evaluator", "implementation", implementation, IMPLEMENTATIONS),
             check_precision(tier, precision, next(iter(params.values())).device),
         )  # fmt: skip
-        tune = batch_size == "tune"
-        size = None if tune or batch_size is None else _check.integer("Evaluator", "batch_size", batch_size, 1)
-        if memory_budget is not None:
-            memory_budget = _check.integer("Evaluator", "memory_budget", memory_budget, 0)
-        self._evaluation.read(data, size, memory_budget, self._seconds if tune else None)
-        center = self._evaluation.center()
-        check_center(center)
-        self._keeper = Keeper(self._evaluation, center)
+        self._evaluation.read(data, batch_size, memory_budget)
+        self._keeper = Keeper(self._evaluation, self._evaluation.center())
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -146,13 +138,6 @@ class Evaluator:
     def count(self) -> int:
         """Samples in the data."""
         return self._evaluation.samples
-
-    def _seconds(self, batches: Resident) -> float:
-        """Time of one pass over these batches."""
-        self._evaluation.data = batches
-        started = time.perf_counter()
-        self.at()
-        return time.perf_counter() - started
 
     def at(self, state: nn.Module | Mapping[str, Tensor] | None = None) -> dict[str, float]:
         """Values at the model's own weights, or at those of another module or state_dict (buffers included)."""

@@ -17,7 +17,7 @@ _PROBED = 16
 
 
 def check_precision(tier: str, precision: str | None, device: torch.device) -> str | None:
-    """The precision of a tier, None where it has the model's own."""
+    """The precision, which only the approximate tier has."""
     if (tier == "approximate") != (precision is not None):
         raise ValueError(
             f"Evaluator: tier='approximate' and precision go together, got tier={tier!r} with precision={precision!r}; "
