@@ -253,7 +253,7 @@ class Evaluation:
     def _announce(self, how: How, bar: Any, ledger: Ledger) -> None:
         """Say how the points that are left will be evaluated."""
         assert self.choice is not None
-        bar.n = int(ledger.done.sum())
+        bar.n = bar.initial = int(ledger.done.sum())
         left = len(ledger.done) - bar.n
         if self.tier != "exact":
             bar.set_description(f"{how.what} ({self.choice.name})")
