@@ -60,7 +60,7 @@ def test_the_plain_loop_in_bf16_is_autocast(loss: Any) -> None:
     assert ev.points(directions, POINTS).values["loss"].tolist() == autocast_by_hand(model, directions, data)
 
 
-@pytest.mark.parametrize("implementation", ["program", "threads", "vmap", "auto"])
+@pytest.mark.parametrize("implementation", ["program", "threads", "auto"])
 def test_the_error_probe_is_measured(implementation: str, threads: int) -> None:
     if implementation == "threads" and threads == 1:
         pytest.skip("one thread has no groups to share")
@@ -81,6 +81,13 @@ def test_the_error_probe_is_measured(implementation: str, threads: int) -> None:
         "largest_relative": (gaps / exact).max(),
         "finite_alike": True,
     }
+
+
+def test_bf16_by_vmap_is_refused() -> None:
+    model, data = net()
+    ev = Evaluator(model, "cross_entropy", data, tier="approximate", precision="bf16", implementation="vmap")
+    with pytest.raises(ValueError, match=r"'vmap' cannot evaluate this run: torch\.func\.vmap leaves autocast aside"):
+        ev.points(random_directions(model), POINTS)
 
 
 def test_models_and_lines_between_them_have_a_tier_too() -> None:

@@ -121,6 +121,8 @@ class Tiers:
         workers = torch.get_num_threads() if name == "threads" else 1
         if name == "threads" and (workers == 1 or self.on_device):
             raise Refused("the device has its own" if self.on_device else "there is one thread")
+        if name == "vmap" and self.precision == "bf16":
+            raise Refused("torch.func.vmap leaves autocast aside")
         assert task.move.terms is not None  # or there would be an obstacle
         terms, batches = task.move.terms(), list(task.batches)
         vmap = name == "vmap"
