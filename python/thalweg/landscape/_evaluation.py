@@ -108,6 +108,7 @@ class Evaluation:
     budget: int | None = None
     draws: bool = False
     choice: Choice | None = None
+    _recalibration: Recalibration | None = None  # knows from earlier runs what the model bears
     _without_gradients: Callable[[], AbstractContextManager[Any]] = torch.inference_mode
 
     @functools.cached_property
@@ -205,12 +206,11 @@ class Evaluation:
         return Run(self.values(totals), told, ledger.done)
 
     def _task(self, move: _walk.Move, same: SameStart) -> Task:
-        recalibration = None
-        if self.bn == "recalibrate":
+        if self.bn == "recalibrate" and (self._recalibration is None or not self._recalibration.serves(self.data)):
             room = default_budget(self.device) if self.budget is None else self.budget
-            recalibration = Recalibration(self.model, self.measure, self.data, room, self._without_gradients)
+            self._recalibration = Recalibration(self.model, self.measure, self.data, room, self._without_gradients)
         resident, stream = (self.data.batches, None) if isinstance(self.data, Resident) else ((), self.data)
-        return Task(self.model, move, same, recalibration, self.measure, resident, stream)
+        return Task(self.model, move, same, self._recalibration, self.measure, resident, stream)
 
     def _engine(self, task: Task, points: Array, ledger: Ledger) -> tuple[Engine, dict[str, Any]]:
         """The engine, the one that a journal or another process has begun with, and what a result tells of it."""
