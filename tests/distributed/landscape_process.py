@@ -1,7 +1,7 @@
 """One process that evaluates a grid: its points take a few milliseconds and leave a line in a log each.
 
-Arguments: the result's .npz or "none", the journal or "none", the log, and how to share: "none", "torchrun" or the port of a
-TCPStore on this host.
+Arguments: the result's .npz, the journal or "none", the log, how to share ("none", "torchrun" or the port of a TCPStore on
+this host), and the rows of the grid.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import stand_in  # noqa: F401  # before thalweg
 import thalweg as tw
 
-AXES: dict[str, tuple[float, float, int]] = {"x": (-1, 1, 41), "y": (-1, 2, 37)}
+COLUMNS, ROWS = 41, 37
 LEASE = 1.0
 
 
@@ -38,7 +38,7 @@ class Logged:
         return -output.double().square().sum()
 
 
-def evaluated(log: Path, resume: Path | None = None, share: Any = False) -> tw.landscape.Surface:
+def evaluated(log: Path, resume: Path | None = None, share: Any = False, rows: int = ROWS) -> tw.landscape.Surface:
     """The grid; "ready" is printed when all is prepared."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -49,12 +49,13 @@ def evaluated(log: Path, resume: Path | None = None, share: Any = False) -> tw.l
     )
     metric.on = True
     print("ready", flush=True)
-    return ev.grid(tw.landscape.random_directions(model, seed=1), **AXES, progress=False, resume=resume, share=share)
+    directions, x, y = tw.landscape.random_directions(model, seed=1), (-1, 1, COLUMNS), (-1, 2, rows)
+    return ev.grid(directions, x, y, progress=False, resume=resume, share=share)
 
 
 def main() -> None:
     """See above."""
-    out, resume, log, how = sys.argv[1:]
+    out, resume, log, how, rows = sys.argv[1:]
     share: Any = how == "torchrun"
     if how.isdigit():
         share = tw.landscape.Share(dist.TCPStore("127.0.0.1", int(how), is_master=False), lease=LEASE)
@@ -62,7 +63,7 @@ def main() -> None:
         share = tw.landscape.Share(lease=LEASE)
         log = f"{log}{os.environ['RANK']}"
         out = out.replace("RANK", os.environ["RANK"])
-    surface = evaluated(Path(log), None if resume == "none" else Path(resume), share)
+    surface = evaluated(Path(log), None if resume == "none" else Path(resume), share, int(rows))
     surface.save(out)
 
 

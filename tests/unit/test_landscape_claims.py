@@ -81,7 +81,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_processes_evaluate_every_point_once_and_all_have_all(store: Any, count: int) -> None:
     opener = _opener(store)
-    shares = _together([lambda seconds=0.001 * i: _evaluate(opener(), 5, seconds) for i in range(count)])
+    ledgers = [opener() for _ in range(count)]
+    shares = _together([lambda i=i: _evaluate(ledgers[i], 5, 0.003 * (i + 1)) for i in range(count)])
     assert sorted([*itertools.chain(*shares)]) == list(range(POINTS))
     assert count == 1 or max(map(len, shares)) < POINTS
 
@@ -109,6 +110,44 @@ def test_many_points_are_claimed_in_blocks_and_given_in_any_size() -> None:
             seen += indices.tolist()
         assert seen == order.tolist()
         assert ledger.totals()[:, 0].tolist() == list(range(10_000))
+
+
+def test_an_order_that_grows_is_shared_round_by_round() -> None:
+    """As in a refinement: what comes next depends on the sums of all that came before."""
+    store = dist.HashStore()
+
+    def work(seconds: float) -> list[int]:
+        own: list[int] = []
+        with SharedLedger("test", np.arange(POINTS), COLUMNS, Meeting(store, lease=30.0), {}) as ledger:
+            ledger.order = ORDER[:50]
+            for end in (120, 123, 220, None):
+                while len(indices := ledger.next(9)):
+                    time.sleep(seconds)
+                    ledger.add(indices, SUMS[indices])
+                    own += indices.tolist()
+                assert ledger.totals()[ledger.order].tobytes() == SUMS[ledger.order].tobytes()
+                assert ledger.done[ledger.order].all()  # and perhaps more: others may be further
+                if end is not None:
+                    ledger.order = np.concatenate([ledger.order, ORDER[len(ledger.order) : end]])
+        return own
+
+    shares = _together([lambda seconds=0.001 * i: work(seconds) for i in range(3)])
+    assert sorted([*itertools.chain(*shares)]) == sorted(ORDER[:220].tolist()), "each once, and no more"
+
+
+def test_the_first_word_about_a_run_counts() -> None:
+    opener = _opener(dist.HashStore())
+    with opener() as first, opener(rank=1) as second:
+        first.tell({"implementation": "program"})
+        second.tell({"implementation": "loop"})
+        assert second.told == {"implementation": "program"}
+        second.tell({"implementation": "loop", "graph": True})
+        first.tell({"implementation": "program", "graph": False})
+        assert first.told == second.told == {"implementation": "program", "graph": True}
+        with opener(rank=2) as third:
+            assert third.told == first.told, "known before the first point"
+            third.add(ORDER, SUMS)
+        first.next(1)
 
 
 def test_a_failed_process_is_replaced_at_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,10 +19,11 @@ from torch import nn
 
 from .. import landscape
 from ..landscape import Line, Surface
+from ..landscape._evaluation import BN_MODES
 from ..landscape._norms import NORMS
+from ..landscape.engines.tiers import TIERS
 from ._stop import stoppable
 
-_BN = ("frozen", "recalibrate", "batch")
 _DESCRIPTION = """\
 Example, with a file nets.py in the current directory that has trained() -> model and digits() -> (inputs, targets):
   thalweg landscape run --model nets:trained --data nets:digits --metrics loss,accuracy --out surface.npz
@@ -68,8 +69,10 @@ def add_parsers(actions: argparse._SubParsersAction[AxisParser]) -> None:
     parser.add_argument(
         "--ignore", default="bias_bn", help="parameters that stay: bias_bn (default), none, a regular expression"
     )
-    parser.add_argument("--bn", choices=_BN, default="frozen", help="BatchNorm's statistics (default: %(default)s)")
-    parser.add_argument("--tier", choices=("exact",), default="exact", help="default: %(default)s")
+    parser.add_argument(
+        "--bn", choices=BN_MODES, default="frozen", help="BatchNorm's statistics (default: %(default)s)"
+    )
+    parser.add_argument("--tier", choices=TIERS, default="exact", help="which bits are promised (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="samples per batch")
     parser.add_argument(
         "--threads", type=int, metavar="N", help="torch's threads in each process; the bits depend on them"
@@ -119,6 +122,7 @@ def evaluate(args: argparse.Namespace) -> Line | Surface:
         metrics=[_given("metrics", name) if ":" in name else name for name in args.metrics.split(",")],
         batch_size=args.batch_size,
         bn=args.bn,
+        tier=args.tier,
     )
     ignore = None if args.ignore == "none" else args.ignore
     number = 1 if args.y is None else 2

@@ -41,6 +41,7 @@ class Board:
     def __init__(self, who: str, store: Any, lease: float, header: Header) -> None:
         self._who, self._store, self._lease, self._header = who, store, lease, header
         self.name = secrets.token_hex(6)
+        self.round = 0  # blocks are numbered anew in each
         self._results = 0  # numbers below are read or in _late
         self._late: list[int] = []  # numbers that were given out before their values came
         self._signs: dict[str, tuple[int, float]] = {}  # by process: its heartbeat, and when that was new here
@@ -58,13 +59,13 @@ class Board:
     # ---- claims -------------------------------------------------------------------------------------------
 
     def take(self, count: int) -> int:
-        """The first of so many numbers that no other process gets."""
+        """The first of so many blocks that no other process gets in this round."""
         with self._told():
-            return int(self._store.add("next", count)) - count
+            return int(self._store.add(f"{self.round}/next", count)) - count
 
     def own(self, blocks: Sequence[int]) -> None:
         """Say that this process works at these blocks."""
-        keys = [f"owner/{block}" for block in blocks]
+        keys = [self._owner(block) for block in blocks]
         with self._told():
             if self._store.has_extended_api() and len(keys) > 1:
                 self._store.multi_set(keys, [self.name] * len(keys))
@@ -72,9 +73,12 @@ class Board:
                 for key in keys:
                     self._store.set(key, self.name)
 
+    def _owner(self, block: int) -> str:
+        return f"{self.round}/owner/{block}"
+
     def take_over(self, block: int, living: bool) -> bool:
         """Become the owner of a block whose owner is gone, or with `living` of anybody's; one of several succeeds."""
-        key = f"owner/{block}"
+        key = self._owner(block)
         with self._told():
             owner = self._store.get(key).decode() if self._store.check([key]) else ""
             if not living and not self.gone(owner or key):
@@ -99,14 +103,13 @@ class Board:
             self.publish(content.indices, content.sums)
 
     def tell(self, told: Mapping[str, Any]) -> dict[str, Any]:
-        """Give what the engine tells about the run to all; returns what the first of them gave."""
+        """Give what is told about the run to all; returns all that was told, where the first word counts."""
         with self._told():
-            return dict(json.loads(self._store.compare_set("told", "", json.dumps(told, sort_keys=True))))
-
-    def heard(self) -> dict[str, Any]:
-        """What the first process told, empty before."""
-        with self._told():
-            return dict(json.loads(self._store.get("told"))) if self._store.check(["told"]) else {}
+            while True:
+                before = self._store.get("told").decode() if self._store.check(["told"]) else ""
+                after = json.dumps({**told, **json.loads(before or "{}")}, sort_keys=True)
+                if self._store.compare_set("told", before, after).decode() == after:
+                    return dict(json.loads(after))
 
     def news(self) -> Iterator[tuple[Indices, Array]]:
         """What was published since the last call."""

@@ -57,8 +57,8 @@ class SharedLedger(Ledger):
         self._board = Board(who, meeting.store, meeting.lease, header)
         self._rank = self._board.number if meeting.rank is None else meeting.rank
         self.journal: Journal | None = None
-        self._block = max(1, -(-len(self.order) // _BLOCKS))
-        self._has_told = False
+        self._start, self._end, self._block = 0, 0, 1  # part of the order that is claimed, points of a block
+        self._told: dict[str, Any] = {}  # by this process
         self._reached = 0  # blocks that were claimed, as far as known here
         self._hand: Indices = np.empty(0, np.int64)  # claimed, in order
         self._fresh: list[tuple[Indices, Array]] = []  # done here, not yet published
@@ -70,6 +70,7 @@ class SharedLedger(Ledger):
                 if meeting.world is not None:
                     self._board.meet(self._rank, meeting.world, max(meeting.lease, _MEET_SECONDS))
             self._hear()
+            self.told = self._board.tell(self.told)
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -90,6 +91,8 @@ class SharedLedger(Ledger):
 
     def next(self, size: int) -> Indices:
         """See Ledger; waits for what other processes work at, and is empty when all points are done."""
+        if len(self.order) != self._end:
+            self._next_round()
         while True:
             self._hand = self._hand[~self.done[self._hand]]
             if len(self._hand):
@@ -100,8 +103,8 @@ class SharedLedger(Ledger):
                 continue
             self._publish()
             self._hear()
-            if self.done.all():
-                self.told = self._board.heard() or self.told
+            if self.done[self.order].all():
+                self.told = self._board.tell(self.told)
                 return self._hand
             if not self._take_over(max(1, size // self._block)):
                 time.sleep(0.02)
@@ -120,18 +123,24 @@ class SharedLedger(Ledger):
             self._hear()
 
     def tell(self, told: Mapping[str, Any]) -> None:
-        """See Ledger; the first process to tell speaks for all."""
-        if not self._has_told:
-            self._has_told = True
+        """See Ledger; of several processes the first one's word counts."""
+        if not told.items() <= self.told.items() and told != self._told:
+            self._told = dict(told)
             super().tell(self._board.tell(told))
             if self.journal is not None:
                 self.journal.tell(self.told)
 
     # ---- claims -------------------------------------------------------------------------------------------
 
+    def _next_round(self) -> None:
+        """The order has grown, in all processes alike: what is new is claimed in blocks of its own."""
+        self._board.round += 1
+        self._start, self._end, self._reached = self._end, len(self.order), 0
+        self._block = max(1, -(-(self._end - self._start) // _BLOCKS))
+
     def _claim(self, count: int) -> bool:
         """Take the next blocks, fewer towards the end, so that all finish together; False when none is left."""
-        last = -(-len(self.order) // self._block)
+        last = -(-(self._end - self._start) // self._block)
         if self._reached >= last:
             return False
         count = max(1, min(count, (last - self._reached) // (2 * self._board.processes())))
@@ -143,7 +152,7 @@ class SharedLedger(Ledger):
 
     def _take_over(self, count: int) -> bool:
         """Take blocks whose owners are gone; after a long silence of all, one of anybody's."""
-        left = np.unique(np.flatnonzero(~self.done[self.order]) // self._block).tolist()
+        left = np.unique(np.flatnonzero(~self.done[self.order[self._start :]]) // self._block).tolist()
         living = time.monotonic() - self._changed > max(2 * self._lease, 3 * self._slowest)
         found: list[int] = []
         for block in left[:_LOOK]:
@@ -162,7 +171,7 @@ class SharedLedger(Ledger):
         self._hand = np.concatenate([self._hand, *map(self._members, blocks)])
 
     def _members(self, block: int) -> Indices:
-        return self.order[block * self._block : (block + 1) * self._block]
+        return self.order[self._start :][block * self._block : (block + 1) * self._block]
 
     # ---- what is known ------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from . import _walk
 from ._batches import Data, Resident
 from ._ledger import Indices, Ledger
 from ._loss import Measure, check_center
-from ._memory import default_budget, keep_freed_memory, memory_of
+from ._memory import default_budget, keep_freed_memory
 from ._points import Reader
 from ._recalibrate import Recalibration
 from ._run import run
@@ -34,6 +34,7 @@ from ._targets import Amounts
 from .engines import Array, Engine, Task
 from .engines.approximate import error_of, places_to_probe
 from .engines.choice import Choice
+from .engines.streamed import POINTS_PER_PASS
 from .engines.tiers import Tiers
 
 BN_MODES = ("interpolate", "frozen", "recalibrate", "batch")
@@ -86,10 +87,10 @@ class Evaluation:
         bn: BatchNorm's mode, see Evaluator.
         train_mode: See Evaluator.
         on_device: Whether the core takes the model's memory for a CUDA device's.
+        data: The batches.
         tier: See Evaluator.
         implementation: See Evaluator.
         precision: See Evaluator.
-        data: The batches.
         budget: Bytes that data, and activations of BatchNorm's recalibration, may take; None: half of what is free.
         draws: Whether a point has drawn random numbers so far.
         choice: How the engine of the last run was chosen; None where there was nothing to choose.
@@ -105,26 +106,25 @@ class Evaluation:
     implementation: str = "auto"
     precision: str | None = None
     data: Data = field(default_factory=lambda: Resident([]))
-    budget: int | None = None
     draws: bool = False
+    budget: int | None = None
     choice: Choice | None = None
     _recalibration: Recalibration | None = None  # knows from earlier runs what the model bears
     _without_gradients: Callable[[], AbstractContextManager[Any]] = torch.inference_mode
 
     @functools.cached_property
     def _tiers(self) -> Tiers:
-        frozen = self.bn in ("frozen", "interpolate") and not self.train_mode
-        return Tiers(self.implementation, self.precision, frozen, self.room, self.device, self.on_device)
+        return Tiers(self.implementation, self.precision, self.room, self.device, self.on_device)
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be kept beside the data."""
+        return default_budget(self.device) if self.budget is None else self.budget
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(iter(self.params.values())).device
-
-    @property
-    def room(self) -> int:
-        """Bytes that may be kept beside the data."""
-        return (memory_of(self.device) or 1 << 32) // 4
 
     @property
     def samples(self) -> int:
@@ -187,9 +187,9 @@ class Evaluation:
         whole = nn.ModuleList([self.model, *self.measure.modules])
         with self._enough_memory(), bar, untouched(whole, self.params) as saved, self._without_gradients():
             self._evaluation_mode()
-            move = start(saved)  # may load another model's buffers, which every point shall see
-            same = SameStart(whole, self.device)
-            task = self._task(move, same)
+            move = start(saved)
+            same = SameStart(whole, self.device)  # after the move was made: a state that is loaded counts as the start
+            task = Task(self.model, move, same, self._statistics(), self.measure, self.data)
             with how.ledger(order, self.measure.columns) as ledger:
                 if how.rounds is not None:
                     ledger.order = how.rounds(ledger)
@@ -199,22 +199,25 @@ class Evaluation:
                     how.shown(ledger)
 
                 engine, told = self._engine(task, points, ledger)
-                run(engine, points, ledger, bar.update, shown, told, how.rounds)
+                size = POINTS_PER_PASS if self.data.streamed else None
+                run(engine, points, ledger, bar.update, shown, told, how.rounds, size)
                 totals = ledger.totals()
             told = {**ledger.told, **self._probe(task, points, totals, ledger.done)}
             self.draws = self.draws or same.drawn or same.drew()
         return Run(self.values(totals), told, ledger.done)
 
-    def _task(self, move: _walk.Move, same: SameStart) -> Task:
+    def _statistics(self) -> Recalibration | None:
+        """What finds BatchNorm's statistics, the same object in all runs: it learns what the model bears."""
         if self.bn == "recalibrate" and (self._recalibration is None or not self._recalibration.serves(self.data)):
-            room = default_budget(self.device) if self.budget is None else self.budget
-            self._recalibration = Recalibration(self.model, self.measure, self.data, room, self._without_gradients)
-        resident, stream = (self.data.batches, None) if isinstance(self.data, Resident) else ((), self.data)
-        return Task(self.model, move, same, self._recalibration, self.measure, resident, stream)
+            self._recalibration = Recalibration(
+                self.model, self.measure, self.data, self.room, self._without_gradients
+            )
+        return self._recalibration
 
     def _engine(self, task: Task, points: Array, ledger: Ledger) -> tuple[Engine, dict[str, Any]]:
         """The engine, the one that a journal or another process has begun with, and what a result tells of it."""
         tiers = self._tiers
+        tiers.frozen = self.bn in ("frozen", "interpolate") and not self.train_mode and not self.draws
         if self.tier == "exact" or task.move.terms is None:
             self.choice = None
             return tiers.exact(task, points), {}

@@ -150,6 +150,7 @@ def connect(who: str, path: Path, *, writing: bool = True, wait: float = 0.0) ->
             file.execute("PRAGMA journal_mode=WAL").fetchall()
             file.execute("PRAGMA synchronous=NORMAL")
             file.execute("PRAGMA wal_autocheckpoint=0").fetchall()
+            file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # what a killed process left in the -wal file
     return file
 
 

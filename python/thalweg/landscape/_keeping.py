@@ -108,6 +108,8 @@ class Keeper:
         if self._center[0] != weights:
             self._center = weights, evaluation.run(lambda saved: _walk.Move(), np.empty((1, 0)), How()).first()
         found: dict[str, Any] = {"metrics": list(evaluation.measure.names)}
+        if evaluation.tier != "exact":  # where all implementations have the same bits
+            found["implementation"] = evaluation.implementation
         if not evaluation.draws:
             return {**found, "center": self._center[1]}
         cuda = (

@@ -84,6 +84,10 @@ class Measure:
         """Whether all that is measured follows from the model's outputs."""
         return self._criterion is not None and "l2" not in self.names
 
+    def add_output(self, output: Any, batch: _batches.Batch, cells: Cells) -> None:
+        """Add one batch whose output is known."""
+        self._add(self._measured(output, batch), cells)
+
     def add(self, model: nn.Module, batches: Iterable[_batches.Batch], cells: Cells) -> None:
         """Add all batches, and what belongs to the point itself, to the running sums."""
         for batch in batches:
@@ -93,12 +97,6 @@ class Measure:
     def add_batch(self, model: nn.Module, batch: _batches.Batch, cells: Cells) -> None:
         """Add one batch; it is gone before the next forward pass needs its memory."""
         self._add(self._forward(model, batch), cells)
-
-    def add_output(self, output: Any, batch: _batches.Batch, cells: Cells) -> None:
-        """Add one batch whose output is known."""
-        assert self._criterion is not None
-        loss = self._criterion(output, batch.targets) if self._has_loss else None
-        self._add(Batch(output, batch.targets, loss, batch.samples, batch.weight), cells)
 
     def add_point(self, cells: Cells) -> None:
         """Add what depends on the weights alone."""
@@ -129,7 +127,10 @@ class Measure:
         output = self.output(model, batch)
         if self._criterion is None:
             return Batch(None, batch.targets, output, batch.samples, batch.weight)
-        loss = self._criterion(output, batch.targets) if self._has_loss else None
+        return self._measured(output, batch)
+
+    def _measured(self, output: Any, batch: _batches.Batch) -> Batch:
+        loss = self._criterion(output, batch.targets) if self._criterion is not None and self._has_loss else None
         return Batch(output, batch.targets, loss, batch.samples, batch.weight)
 
     @functools.cached_property

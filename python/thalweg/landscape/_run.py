@@ -25,6 +25,7 @@ def run(
     shown: Callable[[Ledger], object],
     told: Mapping[str, Any],
     rounds: Callable[[Ledger], Indices] | None = None,
+    fixed: int | None = None,
 ) -> None:
     """Give every point of the ledger to the engine.
 
@@ -36,16 +37,18 @@ def run(
         shown: Called after every call of the engine.
         told: To be told beside what the engine tells.
         rounds: Gives further indices when the ledger has none left, from the sums so far; none at the end.
+        fixed: Points of every call; None: as many as take half a second.
     """
     group = getattr(engine, "group", 1)  # points that it takes at once
-    size = group
+    size = fixed or group
     while True:
         while len(indices := ledger.next(size)):
             started = time.perf_counter()
             ledger.add(indices, engine.evaluate(points[indices], done))
             ledger.tell({**engine.told, **told})
             seconds = max(time.perf_counter() - started, 1e-9)
-            size = max(1, min(_MOST, 2 * size, int(CALL_SECONDS * len(indices) / seconds)) // group) * group
+            most = min(_MOST, 2 * size, int(CALL_SECONDS * len(indices) / seconds))
+            size = fixed or max(1, most // group) * group
             shown(ledger)
         more = rounds(ledger) if rounds is not None else ()
         if not len(more):

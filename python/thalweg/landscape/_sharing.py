@@ -32,6 +32,14 @@ class Share:
 
     Raises:
         TypeError, ValueError: Not a store, or no positive lease.
+
+    Example:
+        >>> import torch, thalweg as tw
+        >>> model, x = torch.nn.Linear(3, 2), torch.randn(20, 3)
+        >>> ev = tw.landscape.Evaluator(model, "cross_entropy", (x, torch.zeros(20, dtype=torch.long)))
+        >>> share = tw.landscape.Share(torch.distributed.HashStore(), lease=20)  # among processes: a TCPStore
+        >>> ev.line(tw.landscape.random_directions(model), (-1, 1, 5), share=share).values["loss"].shape
+        (5,)
     """
 
     store: Any = None

@@ -15,13 +15,12 @@ from .. import _check
 from . import _walk, _weights
 from ._cells import on_device as is_on_device
 from ._evaluation import BN_MODES, Evaluation, How, Run
+from ._grids import grid, timings, volume
 from ._keeping import Keeper, Keeping
 from ._loss import LossFn, Measure, Metric
-from ._order import progressive
 from ._points import axis
 from ._rounding import warn_of_unmoved
 from ._saved import Saved, check_buffers
-from ._volume import previews, timings, volume
 from .directions import Directions
 from .engines.approximate import check_precision
 from .engines.choice import Choice
@@ -193,54 +192,7 @@ class Evaluator:
 
         return self._keeper.run(start, coords, how, keeping, directions=directions)
 
-    def grid(
-        self,
-        directions: Directions,
-        x: Axis = (-1, 1, 51),
-        y: Axis = (-1, 1, 51),
-        progress: bool = True,
-        preview: Preview | None = None,
-        resume: Path | None = None,
-        share: Any = False,
-    ) -> Surface:
-        """Values on a grid in the plane of two directions, coarse to fine, so that a preview is there early.
-
-        Args:
-            directions: Two directions.
-            x: (first, last, number) along the first direction: the columns.
-            y: (first, last, number) along the second direction: the rows.
-            progress: Show a progress bar when standard error is a terminal.
-            preview: Called now and then with the surface so far, NaN where it is not known yet.
-            resume: A file (SQLite) that is written along the way, and from which the same call goes on after a kill, with
-                the same bits; complete, it gives the result at once.
-            share: True: share the points with the other processes, under torchrun or in a process group; all get the
-                whole result, and write `run.rank0.sqlite` … beside `resume`. Or a `torch.distributed.Store`, or a `Share`.
-
-        Returns:
-            A Surface; `values[name]` has shape (ny, nx).
-
-        Raises:
-            ValueError: Other than two directions, or an axis that is empty or not finite; `resume` is damaged or belongs
-                to a run with other weights, data, directions, axes or conditions.
-            RuntimeError: Another process works with `resume`, or `share` has nobody to share with.
-        """
-        _check.instance("Evaluator.grid", "directions", directions, Directions, "Directions")
-        if len(directions) != 2:
-            raise ValueError(f"Evaluator.grid: expected two directions, got {len(directions)}; use line() for one")
-        xs, ys = axis("Evaluator.grid", "x", x), axis("Evaluator.grid", "y", y)
-        coords = np.stack(np.broadcast_arrays(xs[None, :], ys[:, None]), axis=-1).reshape(-1, 2)
-        started = time.perf_counter()
-        origin = self._origin(directions)
-
-        def surface(values: Mapping[str, Array], told: dict[str, Any]) -> Surface:
-            shaped = {name: value.reshape(len(ys), len(xs)) for name, value in values.items()}
-            return Surface(xs, ys, shaped, told, timings(started, len(coords)), directions, origin)
-
-        how = How("landscape", progress, progressive((len(ys), len(xs))), previews(self, preview, surface))
-        run = self._in_plane(directions, coords, how, Keeping("Evaluator.grid", resume, share))
-        return surface(run.values, run.told)
-
-    volume = volume
+    grid, volume = grid, volume
 
     def line(
         self,
@@ -285,8 +237,3 @@ class Evaluator:
             return _walk.between(self.model, ends, self._evaluation.still)
 
         return self._keeper.run(start, ts[:, None], how, keeping, ends=ends)
-
-    def _origin(self, directions: Directions) -> tuple[Tensor, ...]:
-        if directions.origin is not None:
-            return directions.origin
-        return tuple(p.detach().clone() for p in self._evaluation.params.values())

@@ -17,6 +17,7 @@ from torch import Tensor
 from .. import _check
 from .._files import write_whole
 from ._hdf5 import SUFFIXES, read_values, write_values
+from ._refine import filled
 from .directions import Directions
 from .planes import project
 from .trajectory import Trajectory
@@ -106,6 +107,7 @@ class Surface:
         timings: Seconds.
         directions: The directions, None after loading from a file.
         origin: The weights at (0, 0), None after loading from a file.
+        evaluated: [ny, nx] which points were evaluated, the others being NaN; None: all.
     """
 
     x: Array
@@ -115,6 +117,12 @@ class Surface:
     timings: dict[str, float] = field(default_factory=dict)
     directions: Directions | None = None
     origin: tuple[Tensor, ...] | None = None
+    evaluated: npt.NDArray[np.bool_] | None = None
+
+    def filled(self, metric: str = "loss") -> Array:
+        """The values [ny, nx] of a metric, with those that were not evaluated interpolated from around them."""
+        values = self.metric(metric)
+        return values.copy() if self.evaluated is None else filled(values, self.evaluated)
 
     def minimum(self, metric: str = "loss") -> tuple[float, float, float]:
         """(x, y, value) of the smallest finite value on the grid."""
@@ -140,7 +148,8 @@ class Surface:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a .npz file with JSON metadata, whole or not at all; `load` reads it."""
-        return _save(path, "surface", {"x": self.x, "y": self.y}, self)
+        mask = {} if self.evaluated is None else {"evaluated": self.evaluated}
+        return _save(path, "surface", {"x": self.x, "y": self.y, **mask}, self)
 
     def to_hdf5(self, path: str | os.PathLike[str]) -> Path:
         """Write an HDF5 file in the layout of Li et al.'s code, whole or not at all; `load` reads it. Needs h5py.
@@ -217,7 +226,10 @@ def _smallest(kind: str, metric: str, values: Array) -> int:
 
 
 def _save(
-    path: str | os.PathLike[str], kind: str, arrays: Mapping[str, Array], result: Points | Line | Surface | Volume
+    path: str | os.PathLike[str],
+    kind: str,
+    arrays: Mapping[str, npt.NDArray[Any]],
+    result: Points | Line | Surface | Volume,
 ) -> Path:
     who = f"{type(result).__name__}.save"
     if Path(path).suffix != ".npz":
@@ -229,7 +241,7 @@ def _save(
 
 
 def load(path: str | os.PathLike[str]) -> Points | Line | Surface | Volume:
-    """Read what `save` or `to_hdf5` wrote, or a surface file of Li et al.'s code; never unpickles.
+    """Read Points, a Line, a Surface or a Volume from a .npz file, or a surface file of Li et al.'s code; never unpickles.
 
     Args:
         path: A file that their `save` or `to_hdf5` wrote, or an HDF5 file (.h5, .hdf5) of that code; what it has not
@@ -265,6 +277,6 @@ def load(path: str | os.PathLike[str]) -> Points | Line | Surface | Volume:
             return Line(arrays["alphas"], *rest)
         if header["kind"] == "volume":
             return Volume(arrays["x"], arrays["y"], arrays["z"], *rest)
-        return Surface(arrays["x"], arrays["y"], *rest)
+        return Surface(arrays["x"], arrays["y"], *rest, evaluated=arrays.get("evaluated"))
     except (KeyError, ValueError, zipfile.BadZipFile, EOFError, TypeError) as error:
         raise ValueError(f"landscape.load: {path} is not a landscape of thalweg, or is damaged: {error}") from None

@@ -42,7 +42,7 @@ def levels_of(values: Array, metric: str, n: int = 14) -> Array:
 
 def heights(surface: Surface, metric: str, log: bool = True) -> tuple[Array, str]:
     """Heights of a 3-D picture and their name: the logarithm of the excess, or the value where more is better."""
-    values = displayed(surface.metric(metric))
+    values = displayed(surface.filled(metric))
     if metric in HIGHER_IS_BETTER or not log:
         return values, metric
     return lifted(surface, metric, values), f"log10 of excess {metric}"
@@ -52,7 +52,7 @@ def lifted(surface: Surface, metric: str, values: Array) -> Array:
     """Heights, on the scale of `heights`, of values measured elsewhere."""
     if metric in HIGHER_IS_BETTER:
         return values
-    shown = displayed(surface.metric(metric))
+    shown = displayed(surface.filled(metric))
     low = float(np.nanmin(shown))
     floor = _FLOOR * (float(np.nanmax(shown)) - low) or 1e-12
     return np.asarray(np.log10(np.maximum(values - low, 0) + floor))

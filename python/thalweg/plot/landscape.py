@@ -52,7 +52,7 @@ class SurfacePlots:
             ValueError: No finite value, an unknown metric or key, or a surface from a file (it has no directions).
         """
         surface = self._surface
-        values = surface.metric(metric)
+        values = surface.filled(metric)
         colours = require("matplotlib.colors", "plotting")
         with style():
             ax = _plane_axes(ax, surface)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from .._batches import Batch, Streamed
+from .._batches import Batch
 from .._cells import Cells
 from .._loss import Measure
 from .._recalibrate import Recalibration
@@ -34,8 +34,7 @@ class Task:
         same: What every point starts from.
         prepare: Called at every point before the batches, or None.
         measure: What is measured.
-        batches: The data, where the model is; none when they are streamed.
-        stream: Data that are read once per pass, or None.
+        batches: The data, where the model is.
     """
 
     model: nn.Module
@@ -43,12 +42,11 @@ class Task:
     same: SameStart
     prepare: Recalibration | None
     measure: Measure
-    batches: Sequence[Batch]
-    stream: Streamed | None = None
+    batches: Iterable[Batch]
 
     def passes(self) -> Generator[Batch, None, None]:
         """One pass over the batches; close it when it is left early."""
-        yield from self.batches if self.stream is None else self.stream
+        yield from self.batches
 
     def add(self, cells: Cells) -> None:
         """Add the batches' shares at the weights that the model has now."""

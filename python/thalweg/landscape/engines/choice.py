@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .._batches import Batch
+from .._batches import Batch, Resident
 from ..program import Refused
 from . import Array, Engine, Task
 
@@ -58,8 +58,8 @@ def choose(task: Task, builds: Mapping[str, Build], points: Array, instead: dict
         points: Of the run, [n, coordinates].
         instead: Engines that are tried only where the one named here cannot.
     """
-    part = replace(task, batches=_some(task))
-    samples = sum(batch.samples for batch in part.batches)
+    kept = _some(task)
+    part, samples = replace(task, batches=kept), sum(kept.sizes)
     scale = sum(batch.samples for batch in task.batches) / samples
     reference: Array | None = None
     times: dict[str, float] = {}
@@ -92,15 +92,14 @@ def choose(task: Task, builds: Mapping[str, Build], points: Array, instead: dict
     return choice
 
 
-def _some(task: Task) -> Sequence[Batch]:
+def _some(task: Task) -> Resident:
     """The first batches, about as many samples as a trial needs."""
-    count, kept = 0, []
+    kept: list[Batch] = []
     for batch in task.batches:
         kept.append(batch)
-        count += batch.samples
-        if count >= _TRIAL_SAMPLES:
+        if sum(b.samples for b in kept) >= _TRIAL_SAMPLES:
             break
-    return kept
+    return Resident(kept)
 
 
 def _agrees(values: Array, reference: Array, samples: int) -> bool:

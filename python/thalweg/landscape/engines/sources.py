@@ -30,8 +30,8 @@ class Programmed:
     """
 
     def __init__(self, model: nn.Module, terms: Terms, batches: Sequence[Batch], room: int) -> None:
-        for inputs, *_ in batches:
-            if not isinstance(inputs, Tensor):
+        for batch in batches:
+            if not isinstance(batch.inputs, Tensor):
                 raise Refused("the inputs of a batch are not one tensor")
         self._model, self._terms, self._batches, self._room = model, terms, batches, room
         self._program = Program(model, terms)
@@ -44,8 +44,8 @@ class Programmed:
 
     def _prepared(self) -> bool:
         used = 0
-        for index, (inputs, *_) in enumerate(self._batches):
-            images = inputs.dim() == 4
+        for index, batch in enumerate(self._batches):
+            inputs, images = batch.inputs, batch.inputs.dim() == 4
             used += self._program.prepare(
                 index, inputs.contiguous(memory_format=torch.channels_last) if images else inputs
             )

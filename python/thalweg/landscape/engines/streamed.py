@@ -24,8 +24,6 @@ POINTS_PER_PASS = 256
 class _Streamed:
     """What both engines do; they differ in where coordinates and sums are."""
 
-    group = POINTS_PER_PASS
-
     def __init__(self, task: Task) -> None:
         self._task = task
         self.told: dict[str, Any] = {"streamed": True}
@@ -84,12 +82,13 @@ class OnDevice(_Streamed):
     Args:
         task: What a point is.
         device: Where.
-        points: Of the run, [points, coordinates].
+        planned: Points of the whole run.
+        width: Coordinates of a point.
     """
 
-    def __init__(self, task: Task, device: torch.device, points: Array) -> None:
+    def __init__(self, task: Task, device: torch.device, planned: int, width: int) -> None:
         super().__init__(task)
-        rows, width = min(len(points), POINTS_PER_PASS), points.shape[1]
+        rows = min(planned, POINTS_PER_PASS)
         self.told |= {"graph": False, "graph_reason": "the data are streamed"}
         self._device = device
         self._table = torch.zeros(rows, width, dtype=torch.float64, device=device)

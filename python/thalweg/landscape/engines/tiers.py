@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..._preserve import unwrap
+from .._batches import Resident, Streamed
 from ..program import Refused
 from . import Array, Engine, Task
 from ._graph import Refusal
@@ -35,27 +36,27 @@ class Tiers:
     Attributes:
         implementation: A name, or "auto" for the fastest.
         precision: Of the approximate tier, or None.
-        frozen: Whether every forward pass is a function of weights and inputs alone.
         room: Bytes that may be kept beside the data.
         device: The model's.
         on_device: Whether the core takes its memory for a CUDA device's.
+        frozen: Whether every forward pass is a function of weights and inputs alone.
         refusal: Of CUDA graphs, from earlier runs.
         chosen: By the names of the weights that move, from earlier runs.
     """
 
     implementation: str
     precision: str | None
-    frozen: bool
     room: int
     device: torch.device
     on_device: bool
+    frozen: bool = False
     refusal: Refusal = field(default_factory=Refusal)
     chosen: dict[tuple[str, ...], Choice] = field(default_factory=dict)
 
     def exact(self, task: Task, points: Array) -> Engine:
         """The engine for these points with the bits of plain torch."""
         moves, outputs = task.move.terms is not None, task.measure.takes_outputs
-        if not self.on_device and self.frozen and moves and outputs and task.stream is None:
+        if not self.on_device and self.frozen and moves and outputs and isinstance(task.batches, Resident):
             with suppress(Refused):
                 return Prefixed(task, self._moving(task), self.room)
         return self._plain(task, points)
@@ -90,8 +91,8 @@ class Tiers:
         return engine if self.precision is None else Approximate(engine, self.precision, self.device)
 
     def _plain(self, task: Task, points: Array) -> Engine:
-        if task.stream is not None:
-            return OnDevice(task, self.device, points) if self.on_device else OnHost(task)
+        if isinstance(task.batches, Streamed):
+            return OnDevice(task, self.device, len(points), points.shape[1]) if self.on_device else OnHost(task)
         if self.on_device:
             return Device(task, self.device, points.shape[1], len(points), self.refusal)
         return Loop(task)
@@ -104,13 +105,13 @@ class Tiers:
     def _obstacle(self, task: Task, points: int = _FEW) -> str | None:
         """Why points cannot be evaluated together, or None."""
         if not self.frozen:
-            return "the forward pass depends on more than weights and inputs (BatchNorm's mode, train mode)"
+            return "the forward pass depends on more than weights and inputs (BatchNorm's mode, train mode, random numbers)"
+        if not isinstance(task.batches, Resident):
+            return "the data are streamed; a larger memory_budget keeps them"
         if task.move.terms is None:
             return "the points lie between two models, or are one"
         if not task.measure.takes_outputs:
-            return "a loss_fn(model, batch) hides the model's outputs, and l2 needs the weights of single points"
-        if task.stream is not None:
-            return "the data are streamed"
+            return "what is measured does not follow from the model's outputs (a loss_fn(model, batch), or l2)"
         return None if points >= _FEW else f"{points} points are too few"
 
     def _grouped(self, name: str, task: Task) -> Engine:
@@ -120,12 +121,9 @@ class Tiers:
         if name == "threads" and (workers == 1 or self.device.type != "cpu"):
             raise Refused("there is one thread" if self.device.type == "cpu" else "the device has its own")
         assert task.move.terms is not None  # or there would be an obstacle
-        terms = task.move.terms()
-        made: Any = (
-            Vmapped(task.model, terms, task.batches)
-            if name == "vmap"
-            else Programmed(task.model, terms, task.batches, self.room)
-        )
+        terms, batches = task.move.terms(), list(task.batches)
+        vmap = name == "vmap"
+        made: Any = Vmapped(task.model, terms, batches) if vmap else Programmed(task.model, terms, batches, self.room)
         samples, most = _GROUP[self.device.type]
-        points = max(1, min(most, samples // max(batch.samples for batch in task.batches)))
+        points = max(1, min(most, samples // max(batch.samples for batch in batches)))
         return Grouped(task, made, points, workers, self.device)

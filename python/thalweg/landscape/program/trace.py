@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from torch import Tensor, fx, nn
+
+from ..._preserve import random_state
 
 
 class Refused(Exception):
@@ -19,7 +22,8 @@ def graph_of(model: nn.Module) -> fx.GraphModule:
         Refused: The forward pass takes other than one input, or follows values of tensors.
     """
     try:
-        traced = fx.GraphModule(model, fx.Tracer().trace(model))
+        with random_state(), _attributes(model):  # tracing is a call of the forward pass
+            traced = fx.GraphModule(model, fx.Tracer().trace(model))
     except Exception as error:  # whatever a forward pass does with stand-ins for tensors
         raise Refused(
             f"torch.fx cannot trace the model: {(str(error).splitlines() or [type(error).__name__])[0]}"
@@ -27,6 +31,19 @@ def graph_of(model: nn.Module) -> fx.GraphModule:
     if sum(node.op == "placeholder" for node in traced.graph.nodes) != 1:
         raise Refused("the model takes other than one input")
     return traced
+
+
+@contextmanager
+def _attributes(model: nn.Module) -> Iterator[None]:
+    """What the forward pass sets on modules is as before afterwards."""
+    before = [(module, dict(module.__dict__)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes in before:
+            for name in module.__dict__.keys() - attributes.keys():
+                del module.__dict__[name]
+            module.__dict__.update(attributes)
 
 
 def module_of(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
