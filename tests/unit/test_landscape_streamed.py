@@ -124,7 +124,7 @@ def test_passes_are_few() -> None:
     before = passes(ev)
     ev.grid(directions, x=(-1, 1, 4), y=(-1, 1, 4))
     layers = 2
-    assert passes(ev) - before == layers + 1 + 1, "one per layer, one for the checks, one for the loss"
+    assert passes(ev) - before == layers + 1, "one per layer and one for the loss"
 
 
 class Watched(Dataset[Any]):
