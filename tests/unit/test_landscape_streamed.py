@@ -76,6 +76,13 @@ def test_dropout_draws_the_same_numbers(bn: str) -> None:
     assert_same_values(*pair(lambda: loader(2), net(), "cross_entropy", bn=bn, train_mode=True), 2)
 
 
+@pytest.mark.parametrize("bn", ["interpolate", "batch", "recalibrate"])
+def test_streamed_data_in_fewer_bits(bn: str) -> None:
+    torch.manual_seed(1)
+    options = {"metrics": METRICS, "bn": bn, "tier": "approximate", "precision": "bf16", "implementation": "loop"}
+    assert_same_values(*pair(lambda: loader(1), net(), "cross_entropy", **options), 1)
+
+
 class Restless(nn.Module):
     """Later batches depend on earlier ones: buffers changed in place and by assignment, draws of all generators."""
 

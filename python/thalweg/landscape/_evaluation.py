@@ -209,9 +209,7 @@ class Evaluation:
     def _statistics(self) -> Recalibration | None:
         """What finds BatchNorm's statistics, the same object in all runs: it learns what the model bears."""
         if self.bn == "recalibrate" and (self._recalibration is None or not self._recalibration.serves(self.data)):
-            self._recalibration = Recalibration(
-                self.model, self.measure, self.data, self.room, self._without_gradients
-            )
+            self._recalibration = Recalibration(self.model, self.measure, self.data, self.room, self._without_gradients)
         return self._recalibration
 
     def _engine(self, task: Task, points: Array, ledger: Ledger) -> tuple[Engine, dict[str, Any]]:
@@ -232,7 +230,7 @@ class Evaluation:
 
     def _probe(self, task: Task, points: Array, totals: Array, done: Any) -> dict[str, Any]:
         """How far approximate losses are from those in the model's own precision, at points that tell most."""
-        if self.tier != "approximate" or "loss" not in self.measure.names:
+        if self.tier != "approximate" or task.move.terms is None or "loss" not in self.measure.names:
             return {}
         known = np.flatnonzero(done)
         losses = self.values(totals)["loss"]
