@@ -38,7 +38,7 @@ def test_an_interrupted_grid_goes_on(
     ev, path = _evaluator(device, bn=bn), tmp_path / "run.sqlite"
     directions = tw.landscape.random_directions(ev.model)
     whole = ev.grid(directions, **AXES)
-    monkeypatch.setattr("thalweg.landscape.evaluator._PREVIEW_SECONDS", 0.0)
+    monkeypatch.setattr("thalweg.landscape._grids._PREVIEW_SECONDS", 0.0)
 
     def interrupt(surface: tw.landscape.Surface) -> None:
         if torch.isfinite(torch.from_numpy(surface.values["loss"])).sum() > 20:

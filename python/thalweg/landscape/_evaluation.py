@@ -109,6 +109,7 @@ class Evaluation:
     draws: bool = False
     budget: int | None = None
     choice: Choice | None = None
+    _recalibration: Recalibration | None = None  # knows from earlier runs what the model bears
     _without_gradients: Callable[[], AbstractContextManager[Any]] = torch.inference_mode
 
     @functools.cached_property
@@ -188,10 +189,7 @@ class Evaluation:
             self._evaluation_mode()
             move = start(saved)
             same = SameStart(whole, self.device)  # after the move was made: a state that is loaded counts as the start
-            prepare = None
-            if self.bn == "recalibrate":
-                prepare = Recalibration(self.model, self.measure, self.data, self.room, self._without_gradients)
-            task = Task(self.model, move, same, prepare, self.measure, self.data)
+            task = Task(self.model, move, same, self._statistics(), self.measure, self.data)
             with how.ledger(order, self.measure.columns) as ledger:
                 if how.rounds is not None:
                     ledger.order = how.rounds(ledger)
@@ -207,6 +205,12 @@ class Evaluation:
             told = {**ledger.told, **self._probe(task, points, totals, ledger.done)}
             self.draws = self.draws or same.drawn or same.drew()
         return Run(self.values(totals), told, ledger.done)
+
+    def _statistics(self) -> Recalibration | None:
+        """What finds BatchNorm's statistics, the same object in all runs: it learns what the model bears."""
+        if self.bn == "recalibrate" and (self._recalibration is None or not self._recalibration.serves(self.data)):
+            self._recalibration = Recalibration(self.model, self.measure, self.data, self.room, self._without_gradients)
+        return self._recalibration
 
     def _engine(self, task: Task, points: Array, ledger: Ledger) -> tuple[Engine, dict[str, Any]]:
         """The engine, the one that a journal or another process has begun with, and what a result tells of it."""
@@ -226,7 +230,7 @@ class Evaluation:
 
     def _probe(self, task: Task, points: Array, totals: Array, done: Any) -> dict[str, Any]:
         """How far approximate losses are from those in the model's own precision, at points that tell most."""
-        if self.tier != "approximate" or "loss" not in self.measure.names:
+        if self.tier != "approximate" or task.move.terms is None or "loss" not in self.measure.names:
             return {}
         known = np.flatnonzero(done)
         losses = self.values(totals)["loss"]
