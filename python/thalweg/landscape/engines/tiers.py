@@ -26,7 +26,6 @@ from .streamed import OnDevice, OnHost
 TIERS = ("exact", "rounding", "approximate")
 IMPLEMENTATIONS = ("auto", "loop", "program", "threads", "vmap")
 _FEW = 8  # points from which preparing pays
-_GROUP = {"cpu": (1 << 14, 8), "cuda": (1 << 19, 64)}  # samples, and points, that are evaluated at once
 
 
 @dataclass
@@ -124,6 +123,5 @@ class Tiers:
         terms, batches = task.move.terms(), list(task.batches)
         vmap = name == "vmap"
         made: Any = Vmapped(task.model, terms, batches) if vmap else Programmed(task.model, terms, batches, self.room)
-        samples, most = _GROUP[self.device.type]
-        points = max(1, min(most, samples // max(batch.samples for batch in batches)))
+        points = made.group()
         return Grouped(task, made, points, workers, self.device)

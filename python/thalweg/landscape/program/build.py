@@ -54,6 +54,7 @@ class Plan:
         frontier: What has to be known of a batch before: values of nodes (None), or what becomes of a node's input.
         steps: Nodes in order, how each is computed, and which values nobody needs afterwards.
         basis: [1 + directions, entries] terms of all weights that move.
+        loops: Whether convolutions go through the points one by one.
     """
 
     traced: fx.GraphModule
@@ -61,6 +62,7 @@ class Plan:
     frontier: dict[fx.Node, Callable[[Tensor], Any] | None]
     steps: list[tuple[fx.Node, Step, list[fx.Node]]]
     basis: Tensor
+    loops: bool
 
 
 def plan(model: nn.Module, terms: Mapping[str, Terms], reuse: bool) -> Plan:
@@ -113,7 +115,8 @@ class _Builder:
         if basis is None:  # every weight that moves is in kept products
             some = next(iter(self.terms.values()))
             basis = torch.zeros(len(some), 0, dtype=some[0].dtype, device=some[0].device)  # type: ignore[union-attr]
-        return Plan(self.traced, self.vary, frontier, [(n, step, over[n]) for n, step in steps], basis)
+        loops = any(layer.is_convolution and node not in self.products for node, layer in self.layers.items())
+        return Plan(self.traced, self.vary, frontier, [(n, step, over[n]) for n, step in steps], basis, loops)
 
     # ---- layers ---------------------------------------------------------------------------------------------
 
