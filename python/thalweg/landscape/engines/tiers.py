@@ -54,8 +54,8 @@ class Tiers:
 
     def exact(self, task: Task, points: Array) -> Engine:
         """The engine for these points with the bits of plain torch."""
-        moves, outputs = task.move.terms is not None, task.measure.takes_outputs
-        if not self.on_device and self.frozen and moves and outputs and isinstance(task.batches, Resident):
+        able = self.frozen and task.measure.takes_outputs and isinstance(task.batches, Resident)
+        if not self.on_device and able and self._starts_still(task):
             with suppress(Refused):
                 return Prefixed(task, self._moving(task), self.room)
         return self._plain(task, points)
@@ -95,6 +95,12 @@ class Tiers:
         if self.on_device:
             return Device(task, self.device, points.shape[1], len(points), self.refusal)
         return Loop(task)
+
+    @staticmethod
+    def _starts_still(task: Task) -> bool:
+        """Whether it is worth looking for layers at the beginning that stand still: the first weight does."""
+        first = next(iter(dict(unwrap(task.model).named_parameters())), None)
+        return task.move.terms is not None and first not in task.move.moving
 
     @staticmethod
     def _moving(task: Task) -> list[int]:
