@@ -49,7 +49,9 @@ class Choice:
         return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
-def choose(task: Task, builds: Mapping[str, Build], points: Array, instead: dict[str, str]) -> Choice:
+def choose(
+    task: Task, builds: Mapping[str, Build], points: Array, instead: dict[str, str], wanted: str = "auto"
+) -> Choice:
     """The fastest engine that agrees with the first one of `builds`, on some points and a part of the data.
 
     Args:
@@ -57,6 +59,10 @@ def choose(task: Task, builds: Mapping[str, Build], points: Array, instead: dict
         builds: Engines by name; the first is the plain one, which is always right.
         points: Of the run, [n, coordinates].
         instead: Engines that are tried only where the one named here cannot.
+        wanted: The engine that was asked for, which is checked and timed all the same, or "auto".
+
+    Raises:
+        ValueError: That one cannot evaluate this run, or its values differ.
     """
     kept = _some(task)
     part, samples = replace(task, batches=kept), sum(kept.sizes)
@@ -86,7 +92,11 @@ def choose(task: Task, builds: Mapping[str, Build], points: Array, instead: dict
             continue
         times[name] = seconds * scale
         reasons[name] = f"{seconds * scale * 1e3:.3g} ms/point"
-    best = min(times, key=times.__getitem__)
+    if wanted != "auto" and wanted not in times:
+        raise ValueError(
+            f"Evaluator: implementation {wanted!r} cannot evaluate this run: {reasons[wanted]}; choose 'auto'"
+        )
+    best = min(times, key=times.__getitem__) if wanted == "auto" else wanted
     choice = Choice(best, reasons, times[best])
     _LOG.info("landscape: %s, %s for %d points", choice, choice.predicted(len(points)), len(points))
     return choice

@@ -62,14 +62,16 @@ class Tiers:
 
     def choice(self, task: Task, points: Array) -> Choice:
         """Which engine shall evaluate these points of a plane, by a trial where several can."""
-        key = tuple(task.move.moving)
-        if self.implementation != "auto":
-            return Choice(self.implementation, {self.implementation: "as asked for"})
-        if (obstacle := self._obstacle(task, len(points))) is not None:
+        wanted = self.implementation
+        if wanted == "loop":
+            return Choice("loop", {"loop": "as asked for"})
+        if wanted == "auto" and (obstacle := self._obstacle(task, len(points))) is not None:
             return Choice("loop", {"others": obstacle})
+        key = tuple(task.move.moving)
         if key not in self.chosen:
-            builds = {name: functools.partial(self._built, name, points=points) for name in IMPLEMENTATIONS[1:]}
-            self.chosen[key] = choose(task, builds, points, {"vmap": "program"})
+            names = IMPLEMENTATIONS[1:] if wanted == "auto" else ("loop", wanted)
+            builds = {name: functools.partial(self._built, name, points=points) for name in names}
+            self.chosen[key] = choose(task, builds, points, {"vmap": "program"}, wanted)
         return self.chosen[key]
 
     def named(self, name: str, task: Task, points: Array) -> Engine:

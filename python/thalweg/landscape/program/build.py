@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functional_call
 
 from . import operations, winograd
 from .affine import NORMS, Affine, as_flat, is_affine
@@ -255,11 +254,9 @@ class _Builder:
             functions: list[Any] = [module] * len(state.coefficients)
             if moved and module is not None:
                 weights = {name: slot(state) for name, slot in moved.items()}
-                functions = [_with(module, {n: w[i] for n, w in weights.items()}) for i in range(len(functions))]
+                functions = [
+                    operations.stand_in(module, {n: w[i] for n, w in weights.items()}) for i in range(len(functions))
+                ]
             return operations.at_every_point(node, functions, {**state.shared, **state.values}, self.vary, careful)
 
         return step
-
-
-def _with(module: nn.Module, weights: dict[str, Tensor]) -> Callable[..., Any]:
-    return lambda *args, **kwargs: functional_call(module, weights, args, kwargs)
