@@ -12,25 +12,33 @@ import numpy as np
 from .._files import write_whole
 from ..landscape import Line, Points, Surface, Volume, load
 from ..landscape._journal_file import is_journal
-from . import landscape_run
+from . import landscape_options, landscape_run
 
-_KINDS = ("contour", "surface", "heatmap", "line")
+_KINDS: dict[type, tuple[str, ...]] = {
+    Surface: ("contour", "surface", "heatmap"),
+    Line: ("line",),
+    Volume: ("slices",),
+}  # the first one is the default
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the actions of `landscape`."""
     parser = subparsers.add_parser("landscape", help="evaluate, draw or describe a loss landscape")
     actions = parser.add_subparsers(
-        dest="action", required=True, metavar="ACTION", parser_class=landscape_run.AxisParser
+        dest="action", required=True, metavar="ACTION", parser_class=landscape_options.AxisParser
     )
-    landscape_run.add_parsers(actions)
+    landscape_options.add_parsers(actions)
     plot = actions.add_parser("plot", help="draw an .npz file")
-    plot.add_argument("file", type=Path, help=".npz of Surface.save or Line.save")
+    plot.add_argument("file", type=Path, help="a saved .npz")
     plot.add_argument("--out", type=Path, required=True, help=".png, .svg, .pdf, or .html for an interactive page")
-    plot.add_argument("--kind", choices=_KINDS, help="default: contour for a surface, line for a line")
+    plot.add_argument(
+        "--kind",
+        choices=[kind for kinds in _KINDS.values() for kind in kinds],
+        help="default: contour of a surface, slices of a volume",
+    )
     plot.add_argument("--metric", default="loss", help="which metric (default: loss)")
     info = actions.add_parser("info", help="say what an .npz file or a journal holds")
-    info.add_argument("file", type=Path, help=".npz of Surface.save or Line.save, or .sqlite of a run")
+    info.add_argument("file", type=Path, help="a saved .npz, or .sqlite of a run")
     info.add_argument("--json", action="store_true", help="machine-readable output")
     parser.set_defaults(run=run)
 
@@ -52,27 +60,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plot(args: argparse.Namespace, result: Points | Line | Surface | Volume) -> int:
-    if isinstance(result, (Points, Volume)):
-        what = "single points" if isinstance(result, Points) else "a volume"
-        raise ValueError(f"landscape plot: {args.file} holds {what}; only lines and surfaces are drawn")
+    if isinstance(result, Points):
+        raise ValueError(f"landscape plot: {args.file} holds single points; lines, surfaces and volumes are drawn")
     if args.metric not in result.values:
         raise ValueError(f"landscape plot: metric must be one of {', '.join(result.values)}, got {args.metric!r}")
-    kind = args.kind or ("line" if isinstance(result, Line) else "contour")
-    if (kind == "line") != isinstance(result, Line):
+    kinds = _KINDS[type(result)]
+    kind = args.kind or kinds[0]
+    if kind not in kinds:
         raise ValueError(f"landscape plot: {args.file} holds a {type(result).__name__.lower()}, not a {kind}")
     if args.out.suffix == ".html":
+        if isinstance(result, Volume):
+            raise ValueError("landscape plot: a volume is drawn as .png, .svg or .pdf, not as .html")
         if isinstance(result, Line):
             result.to_html(args.out)
         else:
             result.to_html(args.out, args.metric)
     else:
-        ax = (
-            result.plot(metric=args.metric)
-            if isinstance(result, Line)
-            else getattr(result.plot, kind)(metric=args.metric)
-        )
+        drawn = getattr(result.plot, kind)(metric=args.metric)
+        figure = (drawn[0] if isinstance(drawn, list) else drawn).figure
         kind_of_file = args.out.suffix.removeprefix(".") or "png"
-        write_whole("landscape plot", args.out, lambda file: ax.figure.savefig(file, format=kind_of_file))
+        write_whole("landscape plot", args.out, lambda file: figure.savefig(file, format=kind_of_file))
     print(f"wrote {args.out}")
     return 0
 

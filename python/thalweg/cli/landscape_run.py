@@ -5,107 +5,73 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
 import os
 import random
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 
 from .. import landscape
-from ..landscape import Line, Surface
-from ..landscape._evaluation import BN_MODES
-from ..landscape._norms import NORMS
-from ..landscape.engines.tiers import TIERS
+from ..landscape import Line, Surface, Volume
 from ._stop import stoppable
 
-_DESCRIPTION = """\
-Example, with a file nets.py in the current directory that has trained() -> model and digits() -> (inputs, targets):
-  thalweg landscape run --model nets:trained --data nets:digits --metrics loss,accuracy --out surface.npz
-Several processes, also after one was killed:
-  torchrun --nproc-per-node 4 -m thalweg landscape run ... --resume run.sqlite --out surface.npz"""
 
-
-class AxisParser(argparse.ArgumentParser):
-    """Takes `--x -1:1:51`, which argparse would read as two options."""
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """See argparse."""
-        joined: list[str] = []
-        for word in sys.argv[1:] if args is None else args:
-            if joined and joined[-1] in ("--x", "--y") and re.match(r"-[\d.]", word):
-                joined[-1] += f"={word}"
-            else:
-                joined.append(word)
-        return super().parse_known_args(joined, namespace)
-
-
-def add_parsers(actions: argparse._SubParsersAction[AxisParser]) -> None:
-    """Add `run` and `merge`."""
-    parser = actions.add_parser(
-        "run",
-        help="evaluate a model on a grid or a line",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    own = "module:callable"
-    parser.add_argument("--model", required=True, metavar=own, help="called without arguments, gives the model")
-    parser.add_argument("--data", required=True, metavar=own, help="gives (inputs, targets), a data set or a loader")
-    parser.add_argument(
-        "--loss", default="cross_entropy", help="a name such as mse, or module:callable (default: %(default)s)"
-    )
-    parser.add_argument("--x", type=_axis, default=(-1.0, 1.0, 51), metavar="FIRST:LAST:N", help="default: -1:1:51")
-    parser.add_argument("--y", type=_axis, default=None, metavar="FIRST:LAST:N", help="absent or none: a line along x")
-    parser.add_argument("--metrics", default="loss", help="names or module:callable, by commas (default: %(default)s)")
-    parser.add_argument(
-        "--norm", choices=NORMS, default="filter", help="of the random directions (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the directions, and of what model and data draw")
-    parser.add_argument(
-        "--ignore", default="bias_bn", help="parameters that stay: bias_bn (default), none, a regular expression"
-    )
-    parser.add_argument(
-        "--bn", choices=BN_MODES, default="frozen", help="BatchNorm's statistics (default: %(default)s)"
-    )
-    parser.add_argument("--tier", choices=TIERS, default="exact", help="which bits are promised (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="samples per batch")
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="torch's threads in each process; the bits depend on them"
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: where the model is")
-    parser.add_argument("--resume", type=Path, metavar="RUN.sqlite", help="written along the way; goes on from it")
-    parser.add_argument("--out", type=Path, metavar="SURFACE.npz", help="the result")
-    parser.add_argument("--json", action="store_true", help="facts of the result as JSON")
-    merge = actions.add_parser("merge", help="join the journals of one run that several processes wrote")
-    merge.add_argument("files", nargs="+", type=Path, metavar="A.sqlite")
-    merge.add_argument("--out", type=Path, required=True, metavar="RUN.sqlite", help="new file, for --resume")
-
-
-def _axis(text: str) -> tuple[float, float, int] | None:
-    if text == "none":
-        return None
-    try:
-        first, last, number = text.split(":")
-        return float(first), float(last), int(number)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected first:last:number such as -1:1:51, got {text!r}") from None
-
-
-def evaluate(args: argparse.Namespace) -> Line | Surface:
+def evaluate(args: argparse.Namespace) -> Line | Surface | Volume:
     """The landscape that the arguments of `run` describe, alike in all processes; written by the first one.
 
     Raises:
         ValueError: An argument is not one that it can be.
     """
+    _check_arguments(args)
+    preview = None
+    if args.preview is not None and is_first():
+        from ..plot.landscape import Preview
+
+        preview = Preview(args.preview, refined=args.refine is not None)
+    ev, directions = _prepared(args)
+    keep: dict[str, Any] = {"resume": args.resume, "share": int(os.environ.get("WORLD_SIZE", "1")) > 1}
+    result: Line | Surface | Volume
+    with stoppable(), _spoken():
+        if args.y is None:
+            result = ev.line(directions, args.x, **keep)
+        elif args.z is None:
+            result = ev.grid(directions, args.x, args.y, preview=preview, refine=args.refine, **keep)
+        else:
+            result = ev.volume(directions, args.x, args.y, args.z, preview=preview, **keep)
+    if args.out is not None and is_first():
+        result.save(args.out)
+    if preview is not None and not isinstance(result, Line):
+        preview.finish(result)
+    return result
+
+
+def _check_arguments(args: argparse.Namespace) -> None:
+    def refuse(why: str) -> None:
+        raise ValueError(f"landscape run: {why}")
+
     if args.out is not None and args.out.suffix != ".npz":
-        raise ValueError(f"landscape run: --out must end in .npz, got {args.out.name!r}")
+        refuse(f"--out must end in .npz, got {args.out.name!r}")
     if args.x is None:
-        raise ValueError("landscape run: --x must be first:last:number, got 'none'; leave --y out for a line")
+        refuse("--x must be first:last:number, got 'none'; leave --y out for a line")
+    if args.y is None and args.z is not None:
+        refuse("--z needs --y: a volume has three axes")
+    if args.refine is not None and (args.y is None or args.z is not None):
+        refuse("--refine is for grids; give --y and no --z")
+    if args.preview is not None and args.y is None:
+        refuse("--preview is for grids and volumes; give --y")
+    if args.preview is not None and args.preview.suffix not in (".png", ".svg", ".pdf"):
+        refuse(f"--preview must end in .png, .svg or .pdf, got {args.preview.name!r}")
+
+
+def _prepared(args: argparse.Namespace) -> tuple[landscape.Evaluator, landscape.Directions]:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -122,17 +88,43 @@ def evaluate(args: argparse.Namespace) -> Line | Surface:
         metrics=[_given("metrics", name) if ":" in name else name for name in args.metrics.split(",")],
         batch_size=args.batch_size,
         bn=args.bn,
+        train_mode=args.train_mode,
         tier=args.tier,
+        implementation=args.implementation,
+        precision=args.precision,
+        memory_budget=args.memory_budget,
     )
+    number = 1 + (args.y is not None) + (args.z is not None)
     ignore = None if args.ignore == "none" else args.ignore
-    number = 1 if args.y is None else 2
-    directions = landscape.random_directions(model, number, norm=args.norm, seed=args.seed, ignore=ignore)
-    keep = {"resume": args.resume, "share": int(os.environ.get("WORLD_SIZE", "1")) > 1}
-    with stoppable():
-        result = ev.line(directions, args.x, **keep) if args.y is None else ev.grid(directions, args.x, args.y, **keep)
-    if args.out is not None and is_first():
-        result.save(args.out)
-    return result
+    directions = landscape.random_directions(
+        model, number, norm=args.norm, seed=args.seed, ignore=ignore, style=args.style
+    )
+    return ev, directions
+
+
+class _OnStandardError(logging.Handler):
+    """What the library says, above the progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging."""
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+@contextmanager
+def _spoken() -> Iterator[None]:
+    """What a run says of its engine and its time is shown by the first process; the library itself is silent."""
+    log = logging.getLogger("thalweg.landscape")
+    handler, before = _OnStandardError(), (log.level, log.propagate)
+    if is_first():
+        log.addHandler(handler)
+        log.setLevel(min(log.level or logging.INFO, logging.INFO))
+        log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 def is_first() -> bool:

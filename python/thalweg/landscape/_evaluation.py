@@ -6,6 +6,7 @@ Knows no axes and no results.
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -37,6 +38,7 @@ from .engines.choice import Choice
 from .engines.streamed import POINTS_PER_PASS
 from .engines.tiers import Tiers
 
+_LOG = logging.getLogger("thalweg.landscape")
 BN_MODES = ("interpolate", "frozen", "recalibrate", "batch")
 _WANTS_GRADIENTS = ("does not require grad", "Inference tensors cannot be saved", "Inference tensor")
 Start = Callable[[Saved], _walk.Move]  # makes the moves of a run, once the model is saved
@@ -93,7 +95,7 @@ class Evaluation:
         precision: See Evaluator.
         budget: Bytes that data, and activations of BatchNorm's recalibration, may take; None: half of what is free.
         draws: Whether a point has drawn random numbers so far.
-        choice: How the engine of the last run was chosen; None where there was nothing to choose.
+        choice: How the engine of the last run over points was chosen; None where none was left to evaluate.
     """
 
     model: nn.Module
@@ -110,6 +112,8 @@ class Evaluation:
     budget: int | None = None
     choice: Choice | None = None
     _recalibration: Recalibration | None = None  # knows from earlier runs what the model bears
+    _first: float = 0.0  # seconds of the first point, at the model's own weights
+    _spent: float = 0.0  # seconds of the last run, without what prepares it
     _without_gradients: Callable[[], AbstractContextManager[Any]] = torch.inference_mode
 
     @functools.cached_property
@@ -166,8 +170,17 @@ class Evaluation:
                 raise
             self._without_gradients = torch.no_grad  # inside, the loss may enable them
             values = self._at_model()
+        self._first = self._spent
+        self.choice = self._plain()
         check_center(values)
         return values
+
+    def _plain(self, why: str = "") -> Choice:
+        """The plain engine, and what the first point, which is the slowest, says of its time."""
+        if self.data.streamed:
+            why = f"{why}a pass over the data took {self._first:.3g} s at first and serves many points"
+            return Choice("loop", {"loop": why})
+        return Choice("loop", {"loop": f"{why}{self._first * 1e3:.3g} ms for the first point"}, self._first)
 
     def _seconds(self, batches: Resident) -> float:
         """Time of one pass over these batches."""
@@ -191,20 +204,28 @@ class Evaluation:
             same = SameStart(whole, self.device)  # after the move was made: a state that is loaded counts as the start
             task = Task(self.model, move, same, self._statistics(), self.measure, self.data)
             with how.ledger(order, self.measure.columns) as ledger:
-                if how.rounds is not None:
-                    ledger.order = how.rounds(ledger)
 
                 def shown(ledger: Ledger) -> None:
                     bar.n = int(ledger.done.sum())  # also those that came from a journal or another process
                     how.shown(ledger)
 
-                engine, told = self._engine(task, points, ledger)
+                told: dict[str, Any] = {}
+                self.choice = None if points.shape[1] else self.choice
+
+                def made() -> Engine:
+                    engine = self._engine(task, points, ledger, told)
+                    if points.shape[1]:
+                        self._announce(how, bar, ledger)
+                    return engine
+
                 size = POINTS_PER_PASS if self.data.streamed else None
-                run(engine, points, ledger, bar.update, shown, told, how.rounds, size)
+                started = time.perf_counter()
+                run(made, points, ledger, bar.update, shown, told, how.rounds, size)
+                self._spent = time.perf_counter() - started
                 totals = ledger.totals()
-            told = {**ledger.told, **self._probe(task, points, totals, ledger.done)}
+                self._probe(task, points, totals, ledger)
             self.draws = self.draws or same.drawn or same.drew()
-        return Run(self.values(totals), told, ledger.done)
+        return Run(self.values(totals), dict(ledger.told), ledger.done)
 
     def _statistics(self) -> Recalibration | None:
         """What finds BatchNorm's statistics, the same object in all runs: it learns what the model bears."""
@@ -212,31 +233,47 @@ class Evaluation:
             self._recalibration = Recalibration(self.model, self.measure, self.data, self.room, self._without_gradients)
         return self._recalibration
 
-    def _engine(self, task: Task, points: Array, ledger: Ledger) -> tuple[Engine, dict[str, Any]]:
-        """The engine, the one that a journal or another process has begun with, and what a result tells of it."""
+    def _engine(self, task: Task, points: Array, ledger: Ledger, told: dict[str, Any]) -> Engine:
+        """The engine, the one that a journal or another process has begun with; fills what a result tells of it."""
         tiers = self._tiers
         tiers.frozen = self.bn in ("frozen", "interpolate") and not self.train_mode and not self.draws
-        if self.tier == "exact" or task.move.terms is None:
-            self.choice = None
-            return tiers.exact(task, points), {}
+        if not points.shape[1]:  # one model
+            return tiers.exact(task, points)
+        if self.tier == "exact":
+            self.choice = self._plain()
+            return tiers.exact(task, points)
         name = ledger.told.get("implementation")
         if name is None:
             self.choice = tiers.choice(task, points)
+            if "others" in self.choice.reasons:
+                self.choice = self._plain(f"{self.choice.reasons['others']}; ")
             ledger.tell({"implementation": self.choice.name})
             name = ledger.told["implementation"]
         if self.choice is None or self.choice.name != name:
             self.choice = Choice(name, {name: "as this run has begun"})
-        return tiers.named(name, task, points), {"implementation": name}
+        told["implementation"] = name
+        return tiers.named(name, task, points)
 
-    def _probe(self, task: Task, points: Array, totals: Array, done: Any) -> dict[str, Any]:
-        """How far approximate losses are from those in the model's own precision, at points that tell most."""
-        if self.tier != "approximate" or task.move.terms is None or "loss" not in self.measure.names:
-            return {}
-        known = np.flatnonzero(done)
+    def _announce(self, how: How, bar: Any, ledger: Ledger) -> None:
+        """Say how the points that are left will be evaluated."""
+        assert self.choice is not None
+        bar.n = bar.initial = int(ledger.done.sum())
+        left = len(ledger.done) - bar.n
+        if self.tier != "exact":
+            bar.set_description(f"{how.what} ({self.choice.name})")
+        words = f"{left:,} points" if how.rounds is None else f"up to {left:,} points"
+        _LOG.info("landscape: %s tier, %s: %s, %s", self.tier, self.choice, words, self.choice.predicted(left))
+
+    def _probe(self, task: Task, points: Array, totals: Array, ledger: Ledger) -> None:
+        """Tell how far approximate losses are from those in the model's own precision, at points that tell most."""
+        wanted = self.tier == "approximate" and task.move.terms is not None and "loss" in self.measure.names
+        if not wanted or "error_probe" in ledger.told:
+            return
+        known = np.flatnonzero(ledger.done)
         losses = self.values(totals)["loss"]
         places = known[places_to_probe(points[known], losses[known])]
         exact = self.values(self._tiers.exact(task, points[places]).evaluate(points[places], lambda: None))["loss"]
-        return {"error_probe": error_of(losses[places], exact)}
+        ledger.tell({**ledger.told, "error_probe": error_of(losses[places], exact)})
 
     def values(self, totals: Array) -> dict[str, Array]:
         """Metrics by name, [points] each, from running sums [points, columns]; NaN where these are."""

@@ -18,7 +18,7 @@ _MOST = 4096  # points of a call
 
 
 def run(
-    engine: Engine,
+    made: Callable[[], Engine],
     points: Array,
     ledger: Ledger,
     done: Done,
@@ -27,21 +27,27 @@ def run(
     rounds: Callable[[Ledger], Indices] | None = None,
     fixed: int | None = None,
 ) -> None:
-    """Give every point of the ledger to the engine.
+    """Give every point of the ledger to an engine, which is made when one is left.
 
     Args:
-        engine: Evaluates them.
+        made: Makes the engine.
         points: [points, coordinates].
         ledger: Open.
         done: Called when a point is finished.
         shown: Called after every call of the engine.
-        told: To be told beside what the engine tells.
-        rounds: Gives further indices when the ledger has none left, from the sums so far; none at the end.
+        told: To be told beside what the engine tells; may be filled by `made`.
+        rounds: Gives the first indices, and further ones when the ledger has none left, from the sums so far; none at
+            the end. None: the order that the ledger has.
         fixed: Points of every call; None: as many as take half a second.
     """
-    group = getattr(engine, "group", 1)  # points that it takes at once
-    size = fixed or group
-    while True:
+    if rounds is not None:
+        ledger.order = rounds(ledger)
+    engine, size = None, fixed or 1
+    while _left(ledger, rounds):
+        if engine is None:
+            engine = made()
+            group = getattr(engine, "group", 1)  # points that it takes at once
+            size = fixed or group
         while len(indices := ledger.next(size)):
             started = time.perf_counter()
             ledger.add(indices, engine.evaluate(points[indices], done))
@@ -50,7 +56,14 @@ def run(
             most = min(_MOST, 2 * size, int(CALL_SECONDS * len(indices) / seconds))
             size = fixed or max(1, most // group) * group
             shown(ledger)
+    ledger.next(size)  # gives none; a shared ledger hears what the others have told
+
+
+def _left(ledger: Ledger, rounds: Callable[[Ledger], Indices] | None) -> bool:
+    """Whether a point is left, with as many further rounds as it takes."""
+    while ledger.done[ledger.order].all():
         more = rounds(ledger) if rounds is not None else ()
         if not len(more):
-            return
+            return False
         ledger.order = np.concatenate([ledger.order, more])
+    return True

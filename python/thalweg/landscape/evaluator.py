@@ -130,7 +130,9 @@ class Evaluator:
 
     @property
     def choice(self) -> Choice | None:
-        """Which implementation the last run had, what it was timed against, and how long it was expected to take."""
+        """Which implementation the last run had, why, and how long a point was expected to take; before the first run
+        what the point at the model's own weights has shown. `print(ev.choice, ev.choice.predicted(2601))`.
+        """
         return self._evaluation.choice
 
     @property

@@ -23,7 +23,7 @@ from .planes import project
 from .trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from ..plot.landscape import LinePlots, SurfacePlots
+    from ..plot.landscape import LinePlots, SurfacePlots, VolumePlots
 
 FORMAT = 1
 Array = npt.NDArray[np.float64]
@@ -195,6 +195,13 @@ class Volume:
     values: dict[str, Array]
     metadata: dict[str, Any]
     timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def plot(self) -> VolumePlots:
+        """Figures: `plot.slices()`."""
+        from ..plot.landscape import VolumePlots  # above this layer
+
+        return VolumePlots(self)
 
     def minimum(self, metric: str = "loss") -> tuple[float, float, float, float]:
         """(x, y, z, value) of the smallest finite value."""

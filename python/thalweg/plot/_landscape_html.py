@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .._extras import require
 from ..landscape import Line, Surface
-from ._landscape_values import axis_labels, heights, lifted
+from ._landscape_values import axis_labels, heights, lifted, line_label
 from ._style import COLOURS
 
 Array = npt.NDArray[np.float64]
@@ -45,7 +45,7 @@ def scene(surface: Surface, metric: str, trajectory: Array | None, snapshots: Ar
 def _surface(go: Any, surface: Surface, metric: str, visible: bool, bar: dict[str, Any] | None) -> Any:
     return go.Surface(
         x=surface.x, y=surface.y, z=heights(surface, metric)[0], customdata=surface.metric(metric),
-        hovertemplate=_hover(metric), colorscale=_SCALE, opacity=0.95, visible=visible, showscale=bar is not None,
+        text=_words(surface, metric), hovertemplate=_hover(metric, surface.evaluated is not None), colorscale=_SCALE, opacity=0.95, visible=visible, showscale=bar is not None,
         colorbar=bar,
     )  # fmt: skip
 
@@ -53,13 +53,25 @@ def _surface(go: Any, surface: Surface, metric: str, visible: bool, bar: dict[st
 def _contours(go: Any, surface: Surface, metric: str, visible: bool) -> Any:
     z, label = heights(surface, metric)
     return go.Contour(
-        x=surface.x, y=surface.y, z=z, customdata=surface.metric(metric), hovertemplate=_hover(metric),
-        colorscale=_SCALE, visible=visible, ncontours=20, colorbar={"title": {"text": label, "side": "right"}},
+        x=surface.x, y=surface.y, z=z, customdata=surface.metric(metric), text=_words(surface, metric),
+        hovertemplate=_hover(metric, surface.evaluated is not None), colorscale=_SCALE, visible=visible, ncontours=20, colorbar={"title": {"text": label, "side": "right"}},
     )  # fmt: skip
 
 
-def _hover(metric: str) -> str:
-    return f"x %{{x:.4g}}<br>y %{{y:.4g}}<br>{metric} %{{customdata:.5g}}<extra></extra>"
+def _hover(metric: str, words: bool = False) -> str:
+    value = "%{text}" if words else "%{customdata:.5g}"
+    return f"x %{{x:.4g}}<br>y %{{y:.4g}}<br>{metric} {value}<extra></extra>"
+
+
+def _words(surface: Surface, metric: str) -> list[list[str]] | None:
+    """What is shown of points of a refined surface: those that were not evaluated are said to be interpolated."""
+    if surface.evaluated is None:
+        return None
+    pairs = zip(surface.filled(metric).tolist(), surface.evaluated.tolist(), strict=True)
+    return [
+        [f"{value:.5g}" if known else f"≈ {value:.3g}, interpolated" for value, known in zip(*row, strict=True)]
+        for row in pairs
+    ]
 
 
 def _axes(surface: Surface, metric: str) -> dict[str, Any]:
@@ -117,7 +129,7 @@ def line_page(line: Line) -> Any:
         )  # fmt: skip
     figure.update_layout(
         template="plotly_white", height=520, margin={"l": 60, "r": 20, "t": 60, "b": 50}, showlegend=False,
-        xaxis={"title": {"text": "place on the line"}}, yaxis={"title": {"text": names[0]}},
+        xaxis={"title": {"text": line_label(line)}}, yaxis={"title": {"text": names[0]}},
     )  # fmt: skip
     _menu(
         figure,
@@ -142,4 +154,6 @@ def _menu(figure: Any, buttons: Sequence[dict[str, Any]]) -> None:
 def _title(surface: Surface) -> str:
     samples = surface.metadata.get("samples")
     shape = f"{len(surface.x)} × {len(surface.y)} points"
+    if surface.evaluated is not None:
+        shape += f", {int(surface.evaluated.sum()):,} of them evaluated"
     return shape if samples is None else f"{shape}, {samples:,} samples"

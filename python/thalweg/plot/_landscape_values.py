@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ..landscape import Surface
+from ..landscape import Line, Surface, Volume
 from ..landscape._loss import HIGHER_IS_BETTER
 
 Array = npt.NDArray[np.float64]
@@ -20,6 +20,19 @@ def displayed(values: Array) -> Array:
         raise ValueError("plot: the values hold no finite number to draw")
     shown = np.where(np.isposinf(values), values[finite].max(), values)
     return np.where(np.isfinite(shown), shown, np.nan)
+
+
+def coarse(values: Array) -> Array:
+    """Values of a grid that is evaluated coarse to fine: what is still NaN gets the nearest one of the finest level."""
+    out = np.full_like(values, np.nan)
+    for power in range(max(values.shape).bit_length(), -1, -1):
+        step = 1 << power
+        nearest = [
+            np.minimum((np.arange(n) + step // 2) // step, (n - 1) // step) * step for n in values.shape
+        ]  # of the places that are multiples of the step
+        level = values[np.ix_(*nearest)]
+        out = np.where(np.isnan(level), out, level)
+    return out
 
 
 def excess_levels(values: Array, n: int = 14) -> Array:
@@ -58,9 +71,17 @@ def lifted(surface: Surface, metric: str, values: Array) -> Array:
     return np.asarray(np.log10(np.maximum(values - low, 0) + floor))
 
 
-def axis_labels(surface: Surface) -> tuple[str, str]:
+def line_label(line: Line) -> str:
+    """Name of the axis of a line."""
+    kind = (line.metadata.get("directions") or {}).get("kind")
+    if kind == "between":
+        return "place on the line between the two models"
+    return axis_labels(line)[0] if kind else "place on the line"
+
+
+def axis_labels(result: Line | Surface | Volume) -> tuple[str, str]:
     """Names of the two axes, with the share of the variance where it is known."""
-    recipe = surface.metadata.get("directions") or {}
+    recipe = result.metadata.get("directions") or {}
     shares = recipe.get("explained_variance")
     if shares and len(shares) >= 2:
         return f"PC 1 ({shares[0]:.0%} of the path's variance)", f"PC 2 ({shares[1]:.0%})"

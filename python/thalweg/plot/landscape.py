@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .._extras import require
 from .._files import write_whole
 from ..landscape import Barriers, Line, Surface, Trajectory
 from . import _landscape_html
-from ._landscape_values import axis_labels, displayed, heights, levels_of
+from ._landscape_planes import dress, filled_contours, level_bar, level_norm, mark_model, plane_axes
+from ._landscape_preview import Preview as Preview
+from ._landscape_values import axis_labels, displayed, heights, levels_of, line_label
 from ._landscape_values import excess_levels as excess_levels
+from ._landscape_volume import VolumePlots as VolumePlots
 from ._style import BLUE, GREY, RED, SURFACE_MAP, axes_or_new, style
 
 if TYPE_CHECKING:
@@ -53,19 +55,11 @@ class SurfacePlots:
         """
         surface = self._surface
         values = surface.filled(metric)
-        colours = require("matplotlib.colors", "plotting")
         with style():
-            ax = _plane_axes(ax, surface)
+            ax = plane_axes(ax, surface)
             levels = levels_of(values, metric)
-            norm = colours.BoundaryNorm(levels, 256, extend="min")  # one step of colour per level
-            shown = displayed(values)
-            drawn = ax.contourf(surface.x, surface.y, shown, levels=levels, cmap=SURFACE_MAP, norm=norm, extend="min")
-            ax.contour(surface.x, surface.y, shown, levels=levels, colors="white", linewidths=0.35, alpha=0.6)
-            bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.9)
-            bar.set_label(metric)
-            ticks = levels[:: max(1, len(levels) // 5)]
-            bar.set_ticks(ticks, labels=[f"{t:.3g}" for t in ticks])
-            bar.ax.minorticks_off()
+            norm = level_norm(levels)
+            level_bar(filled_contours(ax, surface, displayed(values), levels, norm), ax, levels, metric)
             _dress(ax, surface)
             if trajectory is not None:
                 self._path(ax, trajectory, colour_by, metric, norm)
@@ -95,15 +89,21 @@ class SurfacePlots:
         ax.set_xlim(min(x.min(), coordinates[:, 0].min()), max(x.max(), coordinates[:, 0].max()))
         ax.set_ylim(min(y.min(), coordinates[:, 1].min()), max(y.max(), coordinates[:, 1].max()))
 
-    def heatmap(self, ax: Axes | None = None, metric: str = "loss") -> Axes:
-        """One coloured cell per grid point, linear scale, nothing interpolated."""
+    def heatmap(self, ax: Axes | None = None, metric: str = "loss", log: bool = False) -> Axes:
+        """One coloured cell per grid point, nothing interpolated; `log` takes the contours' scale, else it is linear."""
         surface = self._surface
+        values = surface.metric(metric)
         with style():
-            ax = _plane_axes(ax, surface)
+            ax = plane_axes(ax, surface)
+            levels = levels_of(values, metric)
             drawn = ax.pcolormesh(
-                surface.x, surface.y, displayed(surface.metric(metric)), cmap=SURFACE_MAP, shading="nearest"
-            )
-            ax.figure.colorbar(drawn, ax=ax, shrink=0.9).set_label(metric)
+                surface.x, surface.y, displayed(values), cmap=SURFACE_MAP, shading="nearest",
+                norm=level_norm(levels) if log else None,
+            )  # fmt: skip
+            if log:
+                level_bar(drawn, ax, levels, metric)
+            else:
+                ax.figure.colorbar(drawn, ax=ax, shrink=0.9).set_label(metric)
             _dress(ax, surface)
             return ax
 
@@ -138,31 +138,12 @@ def _write_page(who: str, path: str | os.PathLike[str], figure: Any) -> Path:
     return write_whole(who, path, lambda file: file.write(page))
 
 
-def _shape(surface: Surface) -> float | None:
-    """Height over width of the plane, or None where it is too long to have one unit on both axes."""
-    width, height = float(np.ptp(surface.x)), float(np.ptp(surface.y))
-    ratio = height / width if width and height else 0.0
-    return ratio if 0.5 <= ratio <= 2 else None
-
-
-def _plane_axes(ax: Axes | None, surface: Surface) -> Axes:
-    """`ax`, or new axes as high as the plane needs, so that the colour bar is not longer than the plane."""
-    height = 4.7 * (_shape(surface) or 0.85)
-    width = 6.4 if height <= 5.4 else 6.4 * 5.4 / height
-    return axes_or_new(ax, width=max(width, 4.2), height=min(height, 5.4) + 0.6)
-
-
 def _dress(ax: Axes, surface: Surface) -> None:
-    """Labels, gaps in grey, one unit of length on both axes where the plane is not too long, the model's place."""
+    """Labels and what all planes have."""
     for label, set_label in zip(axis_labels(surface), (ax.set_xlabel, ax.set_ylabel), strict=True):
         set_label(label)
-    ax.grid(False)
-    ax.set_facecolor("#D1D5DB")
-    if _shape(surface) is not None:
-        ax.set_aspect("equal")
-    inside = surface.x.min() <= 0 <= surface.x.max() and surface.y.min() <= 0 <= surface.y.max()
-    if inside and (surface.metadata.get("directions") or {}).get("kind") == "random":
-        ax.plot(0, 0, marker="+", markersize=9, color="white", markeredgewidth=1.4, zorder=5)
+    dress(ax, surface)
+    mark_model(ax, surface)
 
 
 def mark_numbers(ax: Axes, coordinates: Array) -> None:
@@ -195,10 +176,11 @@ class LinePlots:
         with style():
             ax = axes_or_new(ax, height=3.6)
             ax.plot(line.alphas, line.metric(metric), color=BLUE if label is None else None, label=label)
-            for end in (0.0, 1.0):
+            random = (line.metadata.get("directions") or {}).get("kind") == "random"
+            for end in (0.0,) if random else (0.0, 1.0):
                 if line.alphas[0] <= end <= line.alphas[-1]:
                     ax.axvline(end, color=GREY, linewidth=0.6, linestyle=":")
-            ax.set_xlabel("place on the line")
+            ax.set_xlabel(line_label(line))
             ax.set_ylabel(metric)
             return ax
 

@@ -32,9 +32,10 @@ def check_precision(tier: str, precision: str | None, device: torch.device) -> s
 
 @contextmanager
 def lowered(precision: str, device: torch.device) -> Iterator[None]:
-    """Matrix products and convolutions in bfloat16 (autocast), or in TF32 on a CUDA device."""
+    """Matrix products and convolutions in bfloat16 (autocast, of this thread), or in TF32 on a CUDA device."""
     if precision == "bf16":
-        with torch.autocast(device.type, torch.bfloat16):
+        # Without its cache of converted weights, which does not notice that weights move.
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
             yield
         return
     matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -14,9 +13,9 @@ from .._batches import Batch, Resident
 from ..program import Refused
 from . import Array, Engine, Task
 
-_LOG = logging.getLogger("thalweg.landscape")
 _TRIAL_SAMPLES = 512
-_AGREE = 1e-4  # relative; what float32 sums of a deep network may differ by, and no wrong program would
+# Relative; what sums of a deep network may differ by, and no wrong program would: in float32, and with 8 or 11 bits.
+ROUNDING, FEWER_BITS = 1e-4, 3e-2
 
 Build = Callable[[Task], Engine]  # raises Refused
 
@@ -42,7 +41,7 @@ class Choice:
     def predicted(self, points: int) -> str:
         """How long so many points are expected to take, in words."""
         if self.seconds is None:
-            return "a time that nobody knows"
+            return "not timed"
         seconds = self.seconds * points
         if seconds < 90:
             return f"about {seconds:.2g} s"
@@ -50,7 +49,7 @@ class Choice:
 
 
 def choose(
-    task: Task, builds: Mapping[str, Build], points: Array, instead: dict[str, str], wanted: str = "auto"
+    task: Task, builds: Mapping[str, Build], points: Array, instead: dict[str, str], agree: float, wanted: str = "auto"
 ) -> Choice:
     """The fastest engine that agrees with the first one of `builds`, on some points and a part of the data.
 
@@ -59,6 +58,7 @@ def choose(
         builds: Engines by name; the first is the plain one, which is always right.
         points: Of the run, [n, coordinates].
         instead: Engines that are tried only where the one named here cannot.
+        agree: Relative difference from the plain one that is due to rounding.
         wanted: The engine that was asked for, which is checked and timed all the same, or "auto".
 
     Raises:
@@ -87,7 +87,7 @@ def choose(
             continue
         if reference is None:
             reference = values
-        elif not _agrees(values, reference, samples):
+        elif not _agrees(values, reference, samples, agree):
             reasons[name] = "its values differ from the plain loop's"
             continue
         times[name] = seconds * scale
@@ -97,9 +97,7 @@ def choose(
             f"Evaluator: implementation {wanted!r} cannot evaluate this run: {reasons[wanted]}; choose 'auto'"
         )
     best = min(times, key=times.__getitem__) if wanted == "auto" else wanted
-    choice = Choice(best, reasons, times[best])
-    _LOG.info("landscape: %s, %s for %d points", choice, choice.predicted(len(points)), len(points))
-    return choice
+    return Choice(best, reasons, times[best])
 
 
 def _some(task: Task) -> Resident:
@@ -112,11 +110,11 @@ def _some(task: Task) -> Resident:
     return Resident(kept)
 
 
-def _agrees(values: Array, reference: Array, samples: int) -> bool:
+def _agrees(values: Array, reference: Array, samples: int, agree: float) -> bool:
     """Whether running sums are the same but for roundings; a sample whose two largest scores are close may go over."""
     both = zip(values.ravel().tolist(), reference.ravel().tolist(), strict=True)
     return all(
-        math.isclose(a, b, rel_tol=_AGREE, abs_tol=_AGREE * samples + 2)
+        math.isclose(a, b, rel_tol=agree, abs_tol=agree * samples + 2)
         or (not math.isfinite(a) and not math.isfinite(b))
         for a, b in both
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .._cells import DeviceCells, HostCells
 from . import Array, Done, Task
+from .device import Progress, deterministic_convolutions, upload
 
 
 class Source(Protocol):
@@ -40,11 +41,27 @@ class Grouped:
         points: Of a group; a last group that is smaller is filled up, so that no value depends on how many there are.
         workers: Threads, each with groups of its own and none inside torch; 1: torch's own threads.
         device: Where.
+        width: Coordinates of a point.
+        on_device: Whether the core takes the device's memory for a CUDA device's: then sums stay there until the end
+            of a call. One worker.
+        arithmetic: Around each thread's work, such as autocast, which is a thread's own.
     """
 
-    def __init__(self, task: Task, source: Source, points: int, workers: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        task: Task,
+        source: Source,
+        points: int,
+        workers: int,
+        device: torch.device,
+        width: int,
+        on_device: bool,
+        arithmetic: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._task, self._source, self._points, self._workers, self._device = task, source, points, workers, device
+        self._arithmetic = arithmetic
         self._prepared = False
+        self._there = _There(points, width, task.measure.columns, device) if on_device else None
         self.told: dict[str, Any] = {}
 
     @property
@@ -59,35 +76,59 @@ class Grouped:
             self._prepared = True
         starts = range(0, len(points), self._points)
         groups = [points[start : start + self._points] for start in starts]
+        if not groups:
+            return np.empty((0, self._task.measure.columns))
+        if self._there is not None:
+            return self._on_device(self._there, groups, done)
         if self._workers == 1:
-            sums = [self._finished(self._sums(group), len(group), done) for group in groups]
-        else:
-            with _single_threads() as threads, ThreadPoolExecutor(self._workers, initializer=threads) as pool:
-                parts = pool.map(self._sums, groups)
-                sums = [self._finished(part, len(group), done) for part, group in zip(parts, groups, strict=True)]
-        return torch.cat(sums).cpu().numpy() if sums else np.empty((0, self._task.measure.columns))
+            return np.concatenate([self._finished(self._sums(group), done) for group in groups])
+        with _single_threads() as threads, ThreadPoolExecutor(self._workers, initializer=threads) as pool:
+            return np.concatenate([self._finished(part, done) for part in pool.map(self._sums, groups)])
 
-    def _finished(self, sums: Tensor, count: int, done: Done) -> Tensor:
-        for _ in range(count):
+    def _finished(self, sums: Array, done: Done) -> Array:
+        for _ in sums:
             done()
-        return sums[:count]
+        return sums
 
-    def _sums(self, points: Array) -> Tensor:
-        """Running sums of one group, float64 [points, columns], where the model is."""
-        whole = np.concatenate([points, np.repeat(points[-1:], self._points - len(points), axis=0)])
-        columns = self._task.measure.columns
-        with torch.inference_mode():
-            cells: list[Any] = [
-                HostCells(columns) if self._device.type == "cpu" else DeviceCells(1, columns, self._device)
-                for _ in whole
-            ]
-            at = self._source.at(torch.from_numpy(whole).to(self._device))
+    def _whole(self, points: Array) -> Array:
+        return np.concatenate([points, np.repeat(points[-1:], self._points - len(points), axis=0)])
+
+    def _sums(self, points: Array) -> Array:
+        """Running sums [points, columns] of one group, on the host."""
+        cells = [HostCells(self._task.measure.columns) for _ in range(self._points)]
+        with torch.inference_mode(), self._arithmetic():
+            at = self._source.at(torch.from_numpy(self._whole(points)))
             for index, batch in enumerate(self._task.batches):
                 for cell, output in zip(cells, self._source.outputs(index, at), strict=True):
                     self._task.measure.add_output(output, batch, cell)
-            if self._device.type == "cpu":
-                return torch.tensor([cell.totals for cell in cells], dtype=torch.float64)
-            return torch.cat([cell.totals for cell in cells])
+        return np.array([cell.totals for cell in cells[: len(points)]])
+
+    def _on_device(self, there: _There, groups: Sequence[Array], done: Done) -> Array:
+        """The same of all groups; the host launches them, stays a group ahead at most, and reads once."""
+        progress, sums = Progress(done, self._device), []
+        with torch.inference_mode(), deterministic_convolutions():
+            for points in groups:
+                there.cells.restart()
+                upload(self._whole(points), there.table)
+                at = self._source.at(there.table)
+                for index, batch in enumerate(self._task.batches):
+                    there.cells.rewind()
+                    for output in self._source.outputs(index, at):
+                        self._task.measure.add_output(output, batch, there.cells)
+                        there.cells.advance()
+                sums.append(there.cells.totals[: len(points)].clone())
+                for _ in points:
+                    progress.launched()
+            progress.finish()
+            return np.asarray(torch.cat(sums).cpu().numpy())
+
+
+class _There:
+    """Coordinates [points, width] and running sums of one group on a device, used again by the next one."""
+
+    def __init__(self, points: int, width: int, columns: int, device: torch.device) -> None:
+        self.table = torch.zeros(points, width, dtype=torch.float64, device=device)
+        self.cells = DeviceCells(points, columns, device)
 
 
 @contextmanager

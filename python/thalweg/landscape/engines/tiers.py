@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,8 @@ from .._batches import Resident, Streamed
 from ..program import Refused
 from . import Array, Engine, Task
 from ._graph import Refusal
-from .approximate import Approximate
-from .choice import Choice, choose
+from .approximate import Approximate, lowered
+from .choice import FEWER_BITS, ROUNDING, Choice, choose
 from .device import Device
 from .grouped import Grouped
 from .loop import Loop
@@ -65,13 +65,15 @@ class Tiers:
         wanted = self.implementation
         if wanted == "loop":
             return Choice("loop", {"loop": "as asked for"})
-        if wanted == "auto" and (obstacle := self._obstacle(task, len(points))) is not None:
-            return Choice("loop", {"others": obstacle})
+        lies_between = task.move.terms is None
+        if (wanted == "auto" or lies_between) and (obstacle := self._obstacle(task, len(points))) is not None:
+            return Choice("loop", {"others": f"not together: {obstacle}"})
         key = tuple(task.move.moving)
         if key not in self.chosen:
             names = IMPLEMENTATIONS[1:] if wanted == "auto" else ("loop", wanted)
             builds = {name: functools.partial(self._built, name, points=points) for name in names}
-            self.chosen[key] = choose(task, builds, points, {"vmap": "program"}, wanted)
+            agree = ROUNDING if self.precision is None else FEWER_BITS
+            self.chosen[key] = choose(task, builds, points, {"vmap": "program"}, agree, wanted)
         return self.chosen[key]
 
     def named(self, name: str, task: Task, points: Array) -> Engine:
@@ -88,7 +90,7 @@ class Tiers:
             ) from None
 
     def _built(self, name: str, task: Task, points: Array) -> Engine:
-        engine = self._plain(task, points) if name == "loop" else self._grouped(name, task)
+        engine = self._plain(task, points) if name == "loop" else self._grouped(name, task, points.shape[1])
         return engine if self.precision is None else Approximate(engine, self.precision, self.device)
 
     def _plain(self, task: Task, points: Array) -> Engine:
@@ -116,20 +118,22 @@ class Tiers:
         if not isinstance(task.batches, Resident):
             return "the data are streamed; a larger memory_budget keeps them"
         if task.move.terms is None:
-            return "the points lie between two models, or are one"
+            return "the points lie between two models"
         if not task.measure.takes_outputs:
             return "what is measured does not follow from the model's outputs (a loss_fn(model, batch), or l2)"
         return None if points >= _FEW else f"{points} points are too few"
 
-    def _grouped(self, name: str, task: Task) -> Engine:
+    def _grouped(self, name: str, task: Task, width: int) -> Engine:
         if (obstacle := self._obstacle(task)) is not None:
             raise Refused(obstacle)
         workers = torch.get_num_threads() if name == "threads" else 1
-        if name == "threads" and (workers == 1 or self.device.type != "cpu"):
-            raise Refused("there is one thread" if self.device.type == "cpu" else "the device has its own")
+        if name == "threads" and (workers == 1 or self.on_device):
+            raise Refused("the device has its own" if self.on_device else "there is one thread")
         assert task.move.terms is not None  # or there would be an obstacle
         terms, batches = task.move.terms(), list(task.batches)
         vmap = name == "vmap"
         made: Any = Vmapped(task.model, terms, batches) if vmap else Programmed(task.model, terms, batches, self.room)
-        points = made.group()
-        return Grouped(task, made, points, workers, self.device)
+        return Grouped(task, made, made.group(), workers, self.device, width, self.on_device, self._arithmetic)
+
+    def _arithmetic(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.precision is None else lowered(self.precision, self.device)
