@@ -82,7 +82,7 @@ def prepared(net: str, samples: int) -> tuple[Problem, References]:
 
 def builds(whole: Problem, plan: Plan, all_threads: bool, timed: bool) -> Iterator[tuple[str, Build, int]]:
     """(name, how it is built, points of a call)."""
-    batch = best_batch(whole, timed)
+    batch = best_batch(whole, timed, plan.large)
     yield EXACT, partial(ours, tier="exact", batch=batch), plan.points
     yield BEST, partial(ours, tier="rounding", batch=None), plan.best
     yield "hand-written loop", partial(loop, batch=batch), plan.points
@@ -101,6 +101,10 @@ def checked(build: Build, count: int, whole: Problem, references: References, pl
     side = build(whole, count, timed)
     if not (plan.large and timed):
         sure(references.error(side, side.run(), plan.references))
+        return side
+    if side.trial is not None:
+        part, values = side.trial
+        sure(References(part).error(side, values, plan.references))
         return side
     part = whole.part(CHECKED)
     with contextlib.suppress(Absent):  # compiles for whole batches only, and is compared afterwards, as all are

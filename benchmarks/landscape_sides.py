@@ -37,6 +37,7 @@ class Side:
         vectors: The directions that belong to `points`; None: the problem's.
         note: What a reader has to know.
         facts: For the results as they are.
+        trial: Losses that are known already, of a part of the data.
     """
 
     run: Callable[[], Array]
@@ -44,6 +45,7 @@ class Side:
     vectors: Vectors | None = None
     note: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    trial: tuple[Problem, Array] | None = None
 
 
 Build = Callable[[Problem, int, bool], Side]  # of a problem, a number of points, and whether it will be timed
@@ -76,12 +78,13 @@ def _along(problem: Problem, vectors: Vectors | None) -> Problem:
     return Problem(problem.model, problem.x, problem.y, made)
 
 
-def best_batch(problem: Problem, timed: bool) -> int:
+def best_batch(problem: Problem, timed: bool, large: bool) -> int:
     """The batch size at which the hand-written loop is fastest; sought on at most 2,048 samples."""
     part = problem.part(max(BATCHES))
     if not timed:
         return len(part.y)
-    return fastest(lambda batch: hand_written(part, coordinates(1), batch), BATCHES)
+    passes = 1 if large else 3
+    return fastest(lambda batch: hand_written(part, coordinates(1), batch), BATCHES, passes)
 
 
 def ours(problem: Problem, count: int, timed: bool, tier: str, batch: int | None) -> Side:
@@ -94,12 +97,13 @@ def ours(problem: Problem, count: int, timed: bool, tier: str, batch: int | None
     part = problem.part(TRIAL)
     trial = make(data=(part.x, part.y), batch_size=batch)
     started = time.perf_counter()
-    trial.points(problem.directions, points)
+    values = trial.points(problem.directions, points).values["loss"]
     seconds = time.perf_counter() - started
     name = trial.choice.name
     chosen = make(data=(problem.x, problem.y), batch_size=batch, implementation=name)
     facts = {"implementation": name, "trial_seconds": seconds, "choice": str(trial.choice)}
-    return Side(lambda: chosen.points(problem.directions, points).values["loss"], points, note=name, facts=facts)
+    run = lambda: chosen.points(problem.directions, points).values["loss"]  # noqa: E731
+    return Side(run, points, note=name, facts=facts, trial=(part, values))
 
 
 def loop(problem: Problem, count: int, timed: bool, batch: int) -> Side:

@@ -18,12 +18,21 @@ def landscape_tables(rows: list[dict[str, Any]]) -> str:
     ]
     measured = [row for row in rows if "absent" not in row]
     for case, threads in dict.fromkeys((row["case"], row["threads"]) for row in measured):
-        parts.append(f"{case}, {threads} thread{'s' if threads > 1 else ''}:\n")
+        parts.append(f"{case}, {_threads(threads)}:\n")
         parts.append(_table([row for row in measured if (row["case"], row["threads"]) == (case, threads)]) + "\n")
     if absent := [row for row in rows if "absent" in row]:
         parts.append("Not measured:\n")
-        parts += [f"- {row['who']}, {row['case']}, {row['threads']} threads: {row['absent']}" for row in absent]
+        parts += [f"- {row['who']}, {row['case']}, {_threads(row['threads'])}: {row['absent']}" for row in absent]
     return "\n".join(parts).rstrip("\n")
+
+
+def rate(value: float) -> str:
+    """Points per second."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
@@ -33,7 +42,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         "|---|---:|---:|---:|---:|---:|---|",
     ]
     for row in rows:
-        cells = [row["who"], f"{row['points_per_second']:.3g}", duration(row["point_us"] * GRID), f"{row['error']:.1e}"]
+        cells = [row["who"], rate(row["points_per_second"]), duration(row["point_us"] * GRID), f"{row['error']:.1e}"]
         cells += [bold_ratio(*row["ratios"][tier]) if row["ratios"] else "–" for tier in ("exact", "rounding")]
         lines.append(f"| {' | '.join([*cells, row['note']])} |")
     return "\n".join(lines)
