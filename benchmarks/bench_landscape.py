@@ -1,110 +1,183 @@
-"""Landscape points per second against a good hand-written loop, both at the batch size that is best for the loop."""
+"""Landscape points per second: two tiers of ours against plain torch in its forms and against other packages.
+
+All by turns in one process, each at its own best settings; beside every speed the error against float64.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from thalweg.landscape import Directions, Evaluator, random_directions
+sys.path.insert(0, str(Path(__file__).parent))
+from comparison import quartiles
+from landscape_nets import SAMPLES, Array, Problem, problem
+from landscape_packages import PACKAGES
+from landscape_sides import (
+    CHECKED,
+    TOLERANCE,
+    Absent,
+    Build,
+    References,
+    Side,
+    best_batch,
+    loader,
+    loop,
+    ours,
+    through_compiler,
+    vmapped,
+)
 
-
-class Residual(nn.Module):
-    """Two convolutions with BatchNorm and a shortcut."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.a, self.b = (nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2))
-        self.norm_a, self.norm_b = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(x + self.norm_b(self.b(torch.relu(self.norm_a(self.a(x))))))
-
-
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
-
-
-def lenet() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
-    )  # fmt: skip
+EXACT, BEST = "thalweg, exact tier", "thalweg, rounding tier"
+OURS = {EXACT: "exact", BEST: "rounding"}
 
 
-def resnet() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), *(Residual(16) for _ in range(3)),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Plan:
+    """How much of a network is timed.
+
+    Attributes:
+        best: Points of a call of the rounding tier. Its products of the data are made anew in every call, so for a
+            network that takes milliseconds it has many.
+        points: Of the others.
+        slow: Of those that fetch a number from every batch, or come as packages.
+        rounds: With all threads, and with one.
+        references: Points whose losses are computed in float64.
+        large: Whether values are checked on a part of the data, and only ours and the loop are timed with one thread.
+    """
+
+    best: int
+    points: int
+    slow: int
+    rounds: tuple[int, int]
+    references: int
+    large: bool = False
 
 
-NETS = {
-    "MLP": (mlp, (784,), 10_000),
-    "LeNet": (lenet, (1, 28, 28), 10_000),
-    "small ResNet": (resnet, (3, 32, 32), 1_000),
+PLANS = {
+    "MLP": Plan(128, 16, 4, (5, 5), 16),
+    "LeNet-5": Plan(16, 3, 2, (3, 3), 3),
+    "ResNet-20": Plan(8, 1, 1, (2, 1), 1, large=True),
 }
-BATCHES = (32, 64, 128, 256, 512, 1024)
+TINY = Plan(8, 2, 2, (1, 1), 8)  # where nothing is timed
 
 
-def hand_written(
-    model: nn.Module, x: torch.Tensor, y: torch.Tensor, directions: Directions, points: np.ndarray, batch: int
-) -> np.ndarray:
-    """What a careful person writes: data resident, inference mode, in-place update, one sync per point."""
-    model.eval()
-    params = list(model.parameters())
-    weights = [p.detach().clone() for p in params]
-    losses = np.empty(len(points))
-    with torch.inference_mode():
-        for i, (a, b) in enumerate(points.tolist()):
-            for p, w, u, v in zip(params, weights, *directions.vectors, strict=True):
-                p.copy_(w).add_(u * a).add_(v * b)
-            total = torch.zeros((), dtype=torch.float64)
-            for xb, yb in zip(x.split(batch), y.split(batch), strict=True):
-                total += nn.functional.cross_entropy(model(xb), yb) * len(yb)
-            losses[i] = total.item() / len(y)
-        for p, w in zip(params, weights, strict=True):
-            p.copy_(w)
-    return losses
+@functools.lru_cache(maxsize=1)
+def prepared(net: str, samples: int) -> tuple[Problem, References]:
+    """A network with its float64 losses, for both numbers of threads."""
+    made = problem(net, samples)
+    return made, References(made)
 
 
-def fastest_batch(
-    model: nn.Module, x: torch.Tensor, y: torch.Tensor, directions: Directions, points: np.ndarray
-) -> int:
-    """The batch size at which the hand-written loop is fastest: the best of three passes each, by turns."""
-    times = dict.fromkeys(BATCHES, np.inf)
-    for _ in range(3):
-        for batch in BATCHES:
-            start = time.perf_counter()
-            hand_written(model, x, y, directions, points, batch)
-            times[batch] = min(times[batch], time.perf_counter() - start)
-    return min(times, key=times.__getitem__)
+def builds(whole: Problem, plan: Plan, all_threads: bool, timed: bool) -> Iterator[tuple[str, Build, int]]:
+    """(name, how it is built, points of a call)."""
+    batch = best_batch(whole, timed, plan.large)
+    yield EXACT, partial(ours, tier="exact", batch=batch), plan.points
+    yield BEST, partial(ours, tier="rounding", batch=None), plan.best
+    yield "hand-written loop", partial(loop, batch=batch), plan.points
+    if plan.large and not all_threads:
+        return
+    yield "loop over a DataLoader", loader, plan.slow
+    yield "torch.func.vmap", vmapped, plan.points
+    yield "torch.compile in the loop", partial(through_compiler, batch=batch), plan.points
+    if all_threads and not plan.large:
+        for name, build in PACKAGES.items():
+            yield name, build, plan.slow
 
 
-@pytest.mark.parametrize("net", list(NETS))
+def checked(build: Build, count: int, whole: Problem, references: References, plan: Plan, timed: bool) -> Side:
+    """A side whose values are within TOLERANCE of float64."""
+    side = build(whole, count, timed)
+    if not (plan.large and timed):
+        sure(references.error(side, side.run(), plan.references))
+        return side
+    if side.trial is not None:
+        part, values = side.trial
+        sure(References(part).error(side, values, plan.references))
+        return side
+    part = whole.part(CHECKED)
+    with contextlib.suppress(Absent):  # compiles for whole batches only, and is compared afterwards, as all are
+        small = build(part, count, False)
+        sure(References(part).error(small, small.run(), plan.references))
+    return side
+
+
+def sure(error: float) -> float:
+    """The error, which has to be within TOLERANCE."""
+    assert error < TOLERANCE, f"relative error {error:.2g} against float64"
+    return error
+
+
+def by_turns(sides: Mapping[str, Side], rounds: int) -> tuple[dict[str, list[float]], dict[str, Array]]:
+    """Seconds per point of every side, each round begun by another; and the values of the last calls."""
+    names = list(sides)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    values: dict[str, Array] = {}
+    for turn in range(rounds):
+        for at in range(len(names)):
+            name = names[(at + turn) % len(names)]
+            started = time.perf_counter()
+            values[name] = sides[name].run()
+            times[name].append((time.perf_counter() - started) / len(sides[name].points))
+    return times, values
+
+
+def rows(
+    case: str, sides: Mapping[str, Side], rounds: int, references: References, plan: Plan
+) -> Iterator[dict[str, Any]]:
+    """One row for each side, with the ratio of its time to that of both tiers of ours."""
+    times, values = by_turns(sides, rounds)
+    for name, side in sides.items():
+        ratios = {tier: quartiles(np.divide(times[name], times[us])) for us, tier in OURS.items() if name not in OURS}
+        middle = statistics.median(times[name])
+        yield {
+            "table": "landscape",
+            "case": case,
+            "threads": torch.get_num_threads(),
+            "who": name,
+            "note": side.note,
+            "points": len(side.points),
+            "rounds": rounds,
+            "point_us": middle * 1e6,
+            "point_spread_us": [min(times[name]) * 1e6, max(times[name]) * 1e6],
+            "points_per_second": 1 / middle,
+            "error": sure(references.error(side, values[name], plan.references)),
+            "error_points": min(plan.references, len(side.points)),
+            "ratios": ratios,  # quartiles of the rounds
+            **side.facts,
+        }
+
+
+@pytest.mark.filterwarnings("ignore")  # of other packages and of torch's compiler
+@pytest.mark.parametrize("net", list(PLANS))
 def test_points_per_second(
-    against: Callable[..., None], thread_count: int, net: str, request: pytest.FixtureRequest
+    record: Callable[[Sequence[dict[str, Any]]], None], thread_count: int, net: str, request: pytest.FixtureRequest
 ) -> None:
     timed = not request.config.getoption("benchmark_disable")
-    build, shape, samples = NETS[net]
+    all_threads = request.node.callspec.params["thread_count"] == "all"
     if not timed:
-        samples = 64
-    torch.manual_seed(0)
-    model = build()
-    x, y = torch.randn(samples, *shape), torch.randint(0, 10, (samples,))
-    directions = random_directions(model, seed=1)
-    count = {"MLP": 24, "LeNet": 3, "small ResNet": 3}[net] if timed else 2
-    points = np.random.default_rng(0).uniform(-1, 1, (count, 2))
-    best = fastest_batch(model, x, y, directions, points[:1]) if timed else samples
-    evaluator = Evaluator(model, "cross_entropy", (x, y), batch_size=best)
-    ours = lambda: evaluator.points(directions, points).values["loss"]  # noqa: E731
-    peer = lambda: hand_written(model, x, y, directions, points, best)  # noqa: E731
-    np.testing.assert_allclose(ours(), peer(), rtol=1e-5)
-    against(
-        "landscape, exact tier", f"{net}, {samples:,} samples", f"hand-written loop, batch {best}", ours, peer, seconds=20.0,
-        points_per_second=lambda seconds: count / seconds,
-    )  # fmt: skip
+        torch.set_num_threads(1)  # so little work is not worth more; the fixture puts back what was
+    plan = PLANS[net] if timed else replace(TINY, large=PLANS[net].large)
+    whole, references = prepared(net, SAMPLES if timed else 8 if plan.large else 48)
+    case = f"{net}, {len(whole.y):,} samples"
+    sides, absent = {}, []
+    for name, build, count in builds(whole, plan, all_threads, timed):
+        try:
+            sides[name] = checked(build, count, whole, references, plan, timed)
+        except Absent as error:
+            absent.append(
+                {"table": "landscape", "case": case, "threads": thread_count, "who": name, "absent": str(error)}
+            )
+    found = list(rows(case, sides, plan.rounds[not all_threads], references, plan)) if timed else []
+    record([*found, *absent])

@@ -5,12 +5,17 @@ from __future__ import annotations
 import gc
 import math
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from comparison import compared
 
 # Scripts that import each other by name, which pytest's import mode does not do; tests/unit/test_benchmarks_gpu.py has them.
 collect_ignore_glob = ["gpu*.py", "run_gpu.py"]
@@ -74,28 +79,23 @@ def against(benchmark: Any) -> Callable[..., None]:
             return
         a, b = alternating(ours, peer, seconds, between)
         benchmark.pedantic(ours, rounds=3, iterations=1)
-        median_a, median_b = statistics.median(a), statistics.median(b)
-        # Round by round: a machine that slows down for a while slows both sides of a round.
-        ratios = [theirs / mine for mine, theirs in zip(a, b, strict=True)]
-        low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive")
-        info = {
-            "row": row,
-            "case": case,
-            "peer": peer_name,
-            "threads": torch.get_num_threads(),
-            "rounds": len(a),
-            "ours_us": median_a * 1e6,
-            "peer_us": median_b * 1e6,
-            "ratio": ratio,
-            "ratio_quartiles": [low, high],  # of the rounds
-            "ours_spread": [min(a) * 1e6, max(a) * 1e6],
-            "peer_spread": [min(b) * 1e6, max(b) * 1e6],
-        }
+        info = compared(row, case, peer_name, a, b)
         for key, value in more.items():
-            info[key] = value(median_a) if callable(value) else value
+            info[key] = value(statistics.median(a)) if callable(value) else value
         benchmark.extra_info.update(info)
 
     return measure
+
+
+@pytest.fixture
+def record(benchmark: Any) -> Callable[[Sequence[dict[str, Any]]], None]:
+    """Put rows that a benchmark has made itself into the benchmark's JSON."""
+
+    def add(rows: Sequence[dict[str, Any]]) -> None:
+        benchmark.pedantic(lambda: None, rounds=1, iterations=1)
+        benchmark.extra_info["rows"] = list(rows)
+
+    return add
 
 
 @pytest.fixture(params=["one", "all"])

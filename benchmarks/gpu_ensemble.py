@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 import thalweg as tw
-from bench_landscape import mlp
 from gpu_measure import Session, precision
 from gpu_nets import small_cnn
 from gpu_rows import Contest, Row, Side
 from gpu_targets import DEEPCOPY, MODELS
+from landscape_nets import mlp
 
 MEMBERS = 8
 

@@ -6,24 +6,23 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 import thalweg as tw
-from bench_landscape import mlp
 from gpu_measure import Session, precision
 from gpu_nets import resnet56, settle_batchnorm
 from gpu_rows import Contest, Row, Side
 from gpu_targets import LOOP
+from landscape_nets import Array, Vectors, mlp
 
-Array = npt.NDArray[np.float64]
-Vectors = Sequence[Sequence[Tensor]]  # [directions][parameters]
 GRID = 51 * 51  # points of the projected plane
+GROUPED = 8  # points from which the rounding tier evaluates several at once
 # The share by which losses may differ from the float64 ones: what the format's own rounding does to a deep network.
 TOLERANCE = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
 
@@ -76,6 +75,7 @@ class Case:
     batches: tuple[int, ...]  # the loop's fastest is taken
     precision: str = "fp32"
     rounds: int | None = None
+    tier: str = "exact"
 
 
 def landscape(session: Session, case: Case) -> Contest:
@@ -92,7 +92,8 @@ def landscape(session: Session, case: Case) -> Contest:
     settle_batchnorm(model, x[: batches[0]])
     directions = tw.landscape.random_directions(model, seed=1)
     vectors = [[d.to(x.device) for d in vector] for vector in directions.vectors]
-    coords = np.random.default_rng(0).uniform(-1, 1, (session.number(case.points, 2), 2))
+    least = 2 if case.tier == "exact" else GROUPED
+    coords = np.random.default_rng(0).uniform(-1, 1, (session.number(case.points, least), 2))
     short = coords[: session.number(case.loop_points, 2)]
     switch: Callable[[], AbstractContextManager[None]] = lambda: precision(session, name)  # noqa: E731
 
@@ -101,8 +102,16 @@ def landscape(session: Session, case: Case) -> Contest:
             return hand_written(model, x, y, vectors, points, batch)
 
     best = fastest_batch(lambda size: loop(size, short[:1]), session, batches)
+    # The exact tier has the loop's batches; the other its own, which hold several points' activations.
+    make = partial(
+        tw.landscape.Evaluator,
+        model,
+        "cross_entropy",
+        tier=case.tier,
+        batch_size=best if case.tier == "exact" else None,
+    )
     with switch():
-        evaluator = tw.landscape.Evaluator(model, "cross_entropy", (x, y), batch_size=best)
+        evaluator = make(data=(x, y))
 
     def ours() -> Any:
         with switch():
@@ -110,19 +119,26 @@ def landscape(session: Session, case: Case) -> Contest:
 
     def check() -> None:
         few = slice(min(best, 1_000))  # of the samples: float64 is slow
-        near = np.concatenate([np.zeros((1, 2)), coords[:1] * 0.1])  # where losses are a network's, not noise
+        near = np.concatenate([np.zeros((1, 2)), coords[: least - 1] * 0.1])  # where losses are a network's, not noise
         with precision(session, "fp32"):
             expected = in_float64(model, x[few], y[few], vectors, near)
         with switch():
-            part = tw.landscape.Evaluator(model, "cross_entropy", (x[few], y[few]), batch_size=best)
-            found = part.points(directions, near).values["loss"]
+            found = make(data=(x[few], y[few])).points(directions, near).values["loss"]
         np.testing.assert_allclose(found, expected, rtol=TOLERANCE[name])
-        with switch():
-            result = evaluator.points(directions, short)  # all samples, against the loop
-        np.testing.assert_allclose(result.values["loss"], loop(best), rtol=TOLERANCE[name])
+        with switch():  # all samples, against the loop
+            result = evaluator.points(directions, short if case.tier == "exact" else coords)
+        np.testing.assert_allclose(result.values["loss"][: len(short)], loop(best), rtol=TOLERANCE[name])
+        more["error"] = float(np.max(np.abs(found - expected) / expected))  # against float64
         more["graph"] = str(result.metadata.get("graph", "not said"))
+        more["choice"] = str(evaluator.choice)
 
-    more: dict[str, Any] = {"samples": samples, "points": len(coords), "batch": best, "precision": name}
+    more: dict[str, Any] = {
+        "samples": samples,
+        "points": len(coords),
+        "batch": best,
+        "precision": name,
+        "tier": case.tier,
+    }
     peers = {LOOP: Side(lambda: loop(best), len(short))}
     return Contest(Side(ours, len(coords)), peers, check, more=more, figures=rates, rounds=case.rounds)
 
@@ -135,10 +151,20 @@ def rates(seconds: float) -> dict[str, float]:
 def rows(quick: bool) -> Iterator[Row]:
     """All rows of this file; `quick` times a quarter of ResNet-56's points."""
     mlp_case = Case(mlp, (784,), 10_000, 4_096, 512, (10_000, 5_000, 2_500))
-    yield Row("landscape-mlp", "landscape, fp32", "MLP, 10,000 samples", lambda s: landscape(s, mlp_case))
     points = 16 if quick else 64
-    sizes = (1_000, 2_500, 5_000, 10_000)
-    for name in TOLERANCE:
-        case = Case(resnet56, (3, 32, 32), 50_000, points, points // 4, sizes, name, rounds=2)
-        what = f"landscape, {name}, {points} points timed"
-        yield Row(f"landscape-resnet56-{name}", what, "ResNet-56, 50,000 images", lambda s, c=case: landscape(s, c))
+    resnet = Case(resnet56, (3, 32, 32), 50_000, points, points // 4, (1_000, 2_500, 5_000, 10_000), rounds=2)
+    cases = {
+        "mlp": ("landscape, fp32", mlp_case),
+        "mlp-rounding": ("landscape, rounding tier, fp32", replace(mlp_case, tier="rounding")),
+        **{
+            f"resnet56-{name}": (f"landscape, {name}, {points} points timed", replace(resnet, precision=name))
+            for name in TOLERANCE
+        },
+        "resnet56-rounding": (
+            f"landscape, rounding tier, fp32, {points} points timed",
+            replace(resnet, tier="rounding"),
+        ),
+    }
+    for key, (what, case) in cases.items():
+        about = "MLP, 10,000 samples" if case.build is mlp else "ResNet-56, 50,000 images"
+        yield Row(f"landscape-{key}", what, about, lambda s, c=case: landscape(s, c))

@@ -1,4 +1,4 @@
-"""Networks of the GPU benchmarks as plain modules: a small CNN and the ResNet-56 of CIFAR."""
+"""Networks of the benchmarks as plain modules: a small CNN and the residual networks of CIFAR."""
 
 from __future__ import annotations
 
@@ -32,15 +32,20 @@ class Block(nn.Module):
         return torch.relu(x + y)
 
 
-def resnet56() -> nn.Module:
-    """The network of the landscape paper (1712.09913): 3 stages of 9 blocks, 16, 32 and 64 channels."""
+def cifar_resnet(depth: int) -> nn.Module:
+    """A residual network for 32 x 32 images (1512.03385, 4.2): 3 stages of `depth` blocks, 16, 32 and 64 channels."""
     blocks: list[nn.Module] = []
     width = 16
     for stage in (16, 32, 64):
-        blocks += [Block(width if i == 0 else stage, stage, 2 if i == 0 and stage > 16 else 1) for i in range(9)]
+        blocks += [Block(width if i == 0 else stage, stage, 2 if i == 0 and stage > 16 else 1) for i in range(depth)]
         width = stage
     head = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     return nn.Sequential(*head, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+def resnet56() -> nn.Module:
+    """The network of the landscape paper (1712.09913)."""
+    return cifar_resnet(9)
 
 
 @torch.no_grad()

@@ -43,7 +43,9 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "ensemble-cnn": (Target("ratio", ">=", 4.0, MODELS),),
     "snapshot": (Target("ratio", ">=", 5.0, DEEPCOPY),),
     "landscape-mlp": (Target("points_per_second", ">=", 10_000.0),),
+    "landscape-mlp-rounding": (Target("points_per_second", ">=", 10_000.0),),
     "landscape-resnet56-fp32": (Target("projected_minutes", "<=", 12.0),),
+    "landscape-resnet56-rounding": (Target("projected_minutes", "<=", 12.0),),
     "landscape-resnet56-tf32": (Target("projected_minutes", "<=", 5.0),),
     "landscape-resnet56-bf16": (Target("projected_minutes", "<=", 3.0),),
 }

@@ -9,18 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from report_landscape import landscape_tables
+from report_numbers import bold_ratio, duration
 from report_range import range_tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-
-
-def duration(microseconds: float) -> str:
-    """A time as people read it."""
-    for unit, factor in (("s", 1e6), ("ms", 1e3)):
-        if microseconds >= factor:
-            return f"{microseconds / factor:.3g} {unit}"
-    return f"{microseconds:.3g} µs"
 
 
 def results_with(condition: str) -> list[tuple[Path, dict[str, Any]]]:
@@ -29,11 +23,10 @@ def results_with(condition: str) -> list[tuple[Path, dict[str, Any]]]:
     return [(path, data) for path, data in read if condition in data["conditions"]]
 
 
-def bold_ratio(row: dict[str, Any]) -> str:
-    """The ratio with its quartiles, bold where thalweg is not slower."""
-    ratio = f"**{row['ratio']:.2f}**" if row["ratio"] >= 1 else f"{row['ratio']:.2f}"
+def ratio_cell(row: dict[str, Any]) -> str:
+    """The ratio of a row."""
     low, high = row["ratio_quartiles"]
-    return f"{ratio} ({low:.2f}–{high:.2f})"
+    return bold_ratio(low, row["ratio"], high)
 
 
 def cpu_tables() -> str:
@@ -53,18 +46,20 @@ def cpu_tables() -> str:
         ]
         compact = [row for row in data["rows"] if row.get("table") == "optimizers"]
         for row in data["rows"]:
-            if row in compact:
+            if row.get("table"):
                 continue
             extra = f" ({row['bandwidth_share']:.0%} of copy bandwidth)" if "bandwidth_share" in row else ""
             if "points_per_second" in row:
                 extra = f" ({row['points_per_second']:.3g} points/s)"
             lines.append(
                 f"| {row['row']} | {row['case']} | {row['threads']} | {duration(row['ours_us'])}{extra} | {row['peer']} "
-                f"| {duration(row['peer_us'])} | {bold_ratio(row)} |"
+                f"| {duration(row['peer_us'])} | {ratio_cell(row)} |"
             )
         parts.append("\n".join(lines))
         if compact:
             parts.append("\n" + optimizer_rows(compact))
+        if planes := [row for row in data["rows"] if row.get("table") == "landscape"]:
+            parts.append("\n" + landscape_tables(planes))
     return "\n".join(parts) if parts else "not yet measured"
 
 
@@ -145,7 +140,7 @@ def gpu_table(data: dict[str, Any]) -> str:
         ours = [row["row"], row["case"], gpu_time(row, "ours") + extra, str(row["ours_launches"])]
         peer = ["–"] * 4  # where nobody else has it
         if "peer" in row:
-            peer = [row["peer"], gpu_time(row, "peer"), str(row["peer_launches"]), bold_ratio(row)]
+            peer = [row["peer"], gpu_time(row, "peer"), str(row["peer_launches"]), ratio_cell(row)]
         lines.append(f"| {' | '.join([*ours, *peer, verdicts(row)])} |")
     return "\n".join(lines) + ("\n\nNot measured:\n\n" + "\n".join(missing) if missing else "")
 

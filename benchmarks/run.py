@@ -97,7 +97,8 @@ def main() -> int:
         status = subprocess.run(command, cwd=ROOT).returncode
         if status:
             return status
-        rows = [entry["extra_info"] for entry in json.loads(raw.read_text())["benchmarks"] if entry["extra_info"]]
+        found = [entry["extra_info"] for entry in json.loads(raw.read_text())["benchmarks"] if entry["extra_info"]]
+        rows = [row for info in found for row in info.get("rows", [info])]
     target = result_file(f"{facts['cpu']} {facts['cores']} cores")
     target.write_text(json.dumps({"conditions": facts, "rows": rows}, indent=1) + "\n")
     print(f"wrote {target.relative_to(ROOT)}: {len(rows)} rows")

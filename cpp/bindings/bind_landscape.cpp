@@ -99,6 +99,7 @@ void bind_landscape(py::module_& module) {
       py::arg("values"), py::arg("targets"), py::arg("num_threads"), "Sum of squared differences in float64.");
   module.def("cross_entropy", &cross_entropy, py::arg("scores"), py::arg("targets_address"), py::arg("num_threads"),
              "Sum over the rows of contiguous scores [rows, classes] of their cross-entropy in float64.");
+  bind_convolution(module);
   bind_moves(module);
   bind_reducer(module);
 }

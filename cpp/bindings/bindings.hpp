@@ -10,6 +10,7 @@ void bind_schedule(pybind11::module_& module);
 void bind_rates(pybind11::module_& module);
 void bind_step(pybind11::module_& module);
 void bind_landscape(pybind11::module_& module);
+void bind_convolution(pybind11::module_& module);
 void bind_moves(pybind11::module_& module);
 void bind_reducer(pybind11::module_& module);
 

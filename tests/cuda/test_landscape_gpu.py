@@ -40,7 +40,7 @@ def no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def strict_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Synchronisations are errors from the second point on until the host reads."""
-    distrust, finish, captured = SameStart.distrust, _device_run._Progress.finish, _device_run.captured
+    distrust, finish, captured = SameStart.distrust, _device_run.Progress.finish, _device_run.captured
 
     def begin_eager(self: SameStart) -> None:
         distrust(self)
@@ -57,7 +57,7 @@ def strict_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(_device_run, "captured", begin)
     monkeypatch.setattr(SameStart, "distrust", begin_eager)
-    monkeypatch.setattr(_device_run._Progress, "finish", end)
+    monkeypatch.setattr(_device_run.Progress, "finish", end)
     yield
     torch.cuda.set_sync_debug_mode("default")
 

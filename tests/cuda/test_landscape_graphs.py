@@ -192,7 +192,7 @@ def test_progress_follows_the_device_and_keeps_close(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    progress = _device_run._Progress(done, torch.device("cuda"))
+    progress = _device_run.Progress(done, torch.device("cuda"))
     for _ in range(200):
         progress.launched()
     assert shown >= 200 - _device_run._IN_FLIGHT

@@ -118,6 +118,33 @@ def test_relu_rescaling_changes_nothing_under_filter_normalisation() -> None:
     assert np.abs(grids["none"][0] - grids["none"][1]).max() > 0.1
 
 
+@pytest.mark.parametrize("tier", ["exact", "rounding"])
+def test_a_rescaled_filter_before_batchnorm_is_the_same_function(tier: str) -> None:
+    """A convolution times c with the mean times c and the variance times c²: filter-normalised planes agree, others do not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4, eps=1e-30), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
+    )
+    model.double()(torch.randn(50, 1, 6, 6).double())
+    scaled = copy.deepcopy(model)
+    c = torch.tensor([16.0, 0.125, 4.0, 0.5]).double()
+    with torch.no_grad():
+        scaled[0].weight.mul_(c[:, None, None, None])
+        scaled[1].running_mean.mul_(c)
+        scaled[1].running_var.mul_(c * c)
+    data = (torch.randn(30, 1, 6, 6).double(), torch.randint(0, 3, (30,)))
+    grids = {}
+    for norm in ("filter", "none"):
+        grids[norm] = [
+            Evaluator(m, "cross_entropy", data, tier=tier)
+            .grid(random_directions(m, norm=norm, seed=3), (-1, 1, 5), (-1, 1, 3))
+            .values["loss"]
+            for m in (model, scaled)
+        ]
+    np.testing.assert_allclose(*grids["filter"], rtol=1e-9)
+    assert np.abs(grids["none"][0] - grids["none"][1]).max() > 0.1
+
+
 def test_line_between_models_meets_both_ends_exactly() -> None:
     a, b = conv_net(), conv_net()
     for parameter in b.parameters():

@@ -81,6 +81,19 @@ class Tokens(nn.Module):
         return self.head(F.gelu(self.up(h))).mean(1)
 
 
+class Sequence(nn.Module):
+    """Layers without a faster form: their weights are swapped point by point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gru = nn.Linear(5, 6), nn.GRU(6, 4, batch_first=True, num_layers=2)
+        self.attention = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.attention(self.gru(self.first(x))[0])[:, -1])
+
+
 def lenet() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, 3, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True),
@@ -102,6 +115,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "residual": (Residual, images(3, 6, 6)),
     "shared": (Shared, images(6)),
     "late": (Late, images(6)),
+    "sequence": (Sequence, images(3, 5)),
     "tokens": (Tokens, lambda: torch.randint(0, 11, (13, 4))),
 }
 
@@ -219,6 +233,21 @@ def test_the_rounding_tier_has_the_exact_tier_s_values(case: str, implementation
     if implementation == "auto":
         assert quick.choice is not None
         assert "ms/point" in quick.choice.reasons["loop"]
+
+
+@pytest.mark.parametrize("case", ["sequence", "tokens", "shared"])
+def test_threads_do_not_meet(case: str) -> None:
+    torch.set_num_threads(2)
+    model, x = made(case, torch.float32)
+    y = torch.randint(0, 5, (len(x),))
+    directions = random_directions(model, ignore=None)
+    points = np.random.default_rng().uniform(-1, 1, (200, 2))
+    exact = Evaluator(model, "cross_entropy", (x, y)).points(directions, points).values["loss"]
+    ev = Evaluator(model, "cross_entropy", (x, y), tier="rounding", implementation="threads")
+    for _ in range(3):
+        np.testing.assert_allclose(ev.points(directions, points).values["loss"], exact, rtol=1e-4)
+    plain = Evaluator(model, "cross_entropy", (x, y)).points(directions, points).values["loss"]
+    np.testing.assert_array_equal(plain, exact)
 
 
 def test_values_do_not_depend_on_the_points_beside_them() -> None:

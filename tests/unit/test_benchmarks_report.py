@@ -80,3 +80,24 @@ def test_times_of_all_optimizers_stand_in_a_table_of_their_own(tmp_path: Path, m
     assert "| Lion step | torch foreach | **3.00** (2 ms, 90%) | 0.50 (2 ms) |" in lines
     assert "| ASGD step | torch foreach | – | **4.00** (2 ms) |" in lines
     assert sum(line.startswith("| AdamW step | 1 x 10 M | 1 | 2 ms |") for line in lines) == 1
+
+
+def test_planes_stand_in_tables_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    plane = {"table": "landscape", "case": "MLP, 10,000 samples", "threads": 2, "note": "batch 9", "error": 3.14e-8}
+    ours = {**plane, "who": "thalweg, exact tier", "points_per_second": 25.0, "point_us": 40_000.0, "ratios": {}}
+    ratios = {"exact": [0.9, 0.99, 1.1], "rounding": [2.9, 3.0, 3.1]}
+    loop = {**plane, "who": "a loop", "points_per_second": 1234.0, "point_us": 810.0, "ratios": ratios}
+    gone = {"table": "landscape", "case": "MLP, 10,000 samples", "threads": 1, "who": "a package", "absent": "why"}
+    facts = {
+        "cpu": "A CPU", "cores": 2, "isa": "avx2", "torch": "9.9", "python": "3.12", "date": "2001-02-03",
+        "commit": "abc", "busy_share_before": 0.0,
+    }  # fmt: skip
+    rows = [result("AdamW step", 1, 1.5), ours, loop, gone]
+    (tmp_path / "a-cpu.json").write_text(json.dumps({"conditions": facts, "rows": rows}))
+    lines = report.cpu_tables().splitlines()
+    assert "MLP, 10,000 samples, 2 threads:" in lines
+    assert "| thalweg, exact tier | 25 | 1.73 min | 3.1e-08 | – | – | batch 9 |" in lines
+    assert "| a loop | 1,234 | 2.11 s | 3.1e-08 | 0.99 (0.90–1.10) | **3.00** (2.90–3.10) | batch 9 |" in lines
+    assert "- a package, MLP, 10,000 samples, 1 thread: why" in lines
+    assert sum("AdamW step" in line for line in lines) == 1

@@ -105,12 +105,13 @@ class Pooled:
         self.squares: torch.Tensor | None = None
 
     def add(self, inputs: torch.Tensor) -> None:
-        values = inputs.detach().to(torch.float64).transpose(0, 1).flatten(1)  # [channels, values]
-        count = values.shape[1]
+        values = inputs.detach().to(torch.float64)  # [samples, channels, ...]
+        channels, rest = values.shape[1], [dim for dim in range(values.dim()) if dim != 1]
+        count = values.numel() // channels if channels else 0
         if not count:
             return
-        mean = values.mean(1)
-        squares = (values - mean[:, None]).square().sum(1)
+        mean = values.mean(rest)
+        squares = (values - mean.view(1, channels, *[1] * (values.dim() - 2))).square_().sum(rest)
         if self.mean is None or self.squares is None:
             self.count, self.mean, self.squares = count, mean, squares
             return

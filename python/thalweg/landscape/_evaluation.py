@@ -111,6 +111,7 @@ class Evaluation:
     draws: bool = False
     budget: int | None = None
     choice: Choice | None = None
+    _recalibration: Recalibration | None = None  # knows from earlier runs what the model bears
     _first: float = 0.0  # seconds of the first point, at the model's own weights
     _spent: float = 0.0  # seconds of the last run, without what prepares it
     _without_gradients: Callable[[], AbstractContextManager[Any]] = torch.inference_mode
@@ -201,10 +202,7 @@ class Evaluation:
             self._evaluation_mode()
             move = start(saved)
             same = SameStart(whole, self.device)  # after the move was made: a state that is loaded counts as the start
-            prepare = None
-            if self.bn == "recalibrate":
-                prepare = Recalibration(self.model, self.measure, self.data, self.room, self._without_gradients)
-            task = Task(self.model, move, same, prepare, self.measure, self.data)
+            task = Task(self.model, move, same, self._statistics(), self.measure, self.data)
             with how.ledger(order, self.measure.columns) as ledger:
 
                 def shown(ledger: Ledger) -> None:
@@ -228,6 +226,12 @@ class Evaluation:
                 self._probe(task, points, totals, ledger)
             self.draws = self.draws or same.drawn or same.drew()
         return Run(self.values(totals), dict(ledger.told), ledger.done)
+
+    def _statistics(self) -> Recalibration | None:
+        """What finds BatchNorm's statistics, the same object in all runs: it learns what the model bears."""
+        if self.bn == "recalibrate" and (self._recalibration is None or not self._recalibration.serves(self.data)):
+            self._recalibration = Recalibration(self.model, self.measure, self.data, self.room, self._without_gradients)
+        return self._recalibration
 
     def _engine(self, task: Task, points: Array, ledger: Ledger, told: dict[str, Any]) -> Engine:
         """The engine, the one that a journal or another process has begun with; fills what a result tells of it."""
@@ -262,7 +266,7 @@ class Evaluation:
 
     def _probe(self, task: Task, points: Array, totals: Array, ledger: Ledger) -> None:
         """Tell how far approximate losses are from those in the model's own precision, at points that tell most."""
-        wanted = self.tier == "approximate" and points.shape[1] and "loss" in self.measure.names
+        wanted = self.tier == "approximate" and task.move.terms is not None and "loss" in self.measure.names
         if not wanted or "error_probe" in ledger.told:
             return
         known = np.flatnonzero(ledger.done)

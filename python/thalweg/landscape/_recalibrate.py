@@ -107,6 +107,11 @@ class Recalibration:
         self._widest = 0  # bytes of the largest input of a layer
         self.side_by_side: bool | None = None  # None: not tried yet
 
+    def serves(self, data: Data) -> bool:
+        """Tell whether model and data are still those that it was made for."""
+        layers = [module for module in self._model.modules() if isinstance(module, _BatchNorm)]
+        return self._data is data and layers == list(self._names)
+
     def __call__(self) -> None:
         """Give the model the statistics of its present weights."""
         if not self._names:

@@ -46,12 +46,12 @@ def barriers(
 ) -> Barriers:
     r"""Barrier between models: :math:`\max_t\, L((1-t)a + tb) - ((1-t)L(a) + tL(b))`, never below 0.
 
-    For "accuracy", "top5" and "confidence" it is the largest fall below the straight connection. Both ends are the models themselves, to the bit, so a barrier of 0 means that the line does not rise above the
+    For "accuracy", "top5", "confidence" and "margin" it is the largest fall below the straight connection. Both ends are the models themselves, to the bit, so a barrier of 0 means that the line does not rise above the
     straight connection of the two losses at the n places that were looked at.
 
     Args:
         snapshots: Modules or state_dicts of the evaluator's architecture; at least two.
-        ev: The evaluator with the data. BatchNorm statistics are interpolated along the line unless it recalibrates.
+        ev: The evaluator with the data. By default BatchNorm statistics are interpolated along the line; see its `bn`.
         n: Places on each line, ends included; at least 3.
         metric: Which of the evaluator's metrics.
         progress: Show a progress bar when standard error is a terminal.

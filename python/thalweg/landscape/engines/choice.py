@@ -49,7 +49,7 @@ class Choice:
 
 
 def choose(
-    task: Task, builds: Mapping[str, Build], points: Array, instead: dict[str, str], agree: float = ROUNDING
+    task: Task, builds: Mapping[str, Build], points: Array, instead: dict[str, str], agree: float, wanted: str = "auto"
 ) -> Choice:
     """The fastest engine that agrees with the first one of `builds`, on some points and a part of the data.
 
@@ -59,6 +59,10 @@ def choose(
         points: Of the run, [n, coordinates].
         instead: Engines that are tried only where the one named here cannot.
         agree: Relative difference from the plain one that is due to rounding.
+        wanted: The engine that was asked for, which is checked and timed all the same, or "auto".
+
+    Raises:
+        ValueError: That one cannot evaluate this run, or its values differ.
     """
     kept = _some(task)
     part, samples = replace(task, batches=kept), sum(kept.sizes)
@@ -88,7 +92,11 @@ def choose(
             continue
         times[name] = seconds * scale
         reasons[name] = f"{seconds * scale * 1e3:.3g} ms/point"
-    best = min(times, key=times.__getitem__)
+    if wanted != "auto" and wanted not in times:
+        raise ValueError(
+            f"Evaluator: implementation {wanted!r} cannot evaluate this run: {reasons[wanted]}; choose 'auto'"
+        )
+    best = min(times, key=times.__getitem__) if wanted == "auto" else wanted
     return Choice(best, reasons, times[best])
 
 

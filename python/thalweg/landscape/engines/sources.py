@@ -13,6 +13,11 @@ from ..._data import call
 from .._batches import Batch
 from ..program import Program, Refused
 
+# Bytes of the widest values of a group of points. Convolutions that go point by point gain nothing from more points than
+# the second cache takes; products of many points at once do (benchmarks/README.md).
+_HOST = {True: 4 << 20, False: 16 << 20}
+_DEVICE = 1 << 30
+
 Terms = Mapping[str, Sequence[Tensor | None]]  # by parameter: W_0, D_1, …; None where a direction is zero
 
 
@@ -36,6 +41,14 @@ class Programmed:
         self._model, self._terms, self._batches, self._room = model, terms, batches, room
         self._program = Program(model, terms)
 
+    def group(self) -> int:
+        """Points that are best evaluated at once: as many as keep their values near the processor, or a device busy."""
+        largest = max(range(len(self._batches)), key=lambda index: self._batches[index].samples)
+        self._ready(largest)
+        on_host = self._batches[0].inputs.device.type == "cpu"
+        room, most = (_HOST[self._program.loops], 8) if on_host else (_DEVICE, 64)
+        return max(1, min(most, room // max(1, self._program.width(largest))))
+
     def prepare(self) -> None:
         """Compute what all points share, within the room."""
         if not self._prepared() and self._program.reuses:
@@ -44,14 +57,16 @@ class Programmed:
 
     def _prepared(self) -> bool:
         used = 0
-        for index, batch in enumerate(self._batches):
-            inputs, images = batch.inputs, batch.inputs.dim() == 4
-            used += self._program.prepare(
-                index, inputs.contiguous(memory_format=torch.channels_last) if images else inputs
-            )
+        for index in range(len(self._batches)):
+            used += self._ready(index)
             if used > self._room and self._program.reuses:
                 return False
         return True
+
+    def _ready(self, index: int) -> int:
+        inputs = self._batches[index].inputs
+        images = inputs.dim() == 4
+        return self._program.prepare(index, inputs.contiguous(memory_format=torch.channels_last) if images else inputs)
 
     def at(self, coordinates: Tensor) -> Any:
         """See Source."""
@@ -77,6 +92,10 @@ class Vmapped:
             name: torch.stack([torch.zeros_like(own[0]) if t is None else t for t in own])  # type: ignore[arg-type]
             for name, own in terms.items()
         }
+
+    def group(self) -> int:
+        """Points that are evaluated at once."""
+        return 8 if self._batches[0].samples <= 1 << 11 else 1
 
     def prepare(self) -> None:
         """See Source."""

@@ -26,7 +26,6 @@ from .streamed import OnDevice, OnHost
 TIERS = ("exact", "rounding", "approximate")
 IMPLEMENTATIONS = ("auto", "loop", "program", "threads", "vmap")
 _FEW = 8  # points from which preparing pays
-_GROUP = {"cpu": (1 << 14, 8), "cuda": (1 << 19, 64)}  # samples, and points, that are evaluated at once
 
 
 @dataclass
@@ -55,23 +54,26 @@ class Tiers:
 
     def exact(self, task: Task, points: Array) -> Engine:
         """The engine for these points with the bits of plain torch."""
-        moves, outputs = task.move.terms is not None, task.measure.takes_outputs
-        if not self.on_device and self.frozen and moves and outputs and isinstance(task.batches, Resident):
+        able = self.frozen and task.measure.takes_outputs and isinstance(task.batches, Resident)
+        if not self.on_device and able and self._starts_still(task):
             with suppress(Refused):
                 return Prefixed(task, self._moving(task), self.room)
         return self._plain(task, points)
 
     def choice(self, task: Task, points: Array) -> Choice:
         """Which engine shall evaluate these points of a plane, by a trial where several can."""
-        key = tuple(task.move.moving)
-        if self.implementation != "auto":
-            return Choice(self.implementation, {self.implementation: "as asked for"})
-        if (obstacle := self._obstacle(task, len(points))) is not None:
+        wanted = self.implementation
+        if wanted == "loop":
+            return Choice("loop", {"loop": "as asked for"})
+        lies_between = task.move.terms is None
+        if (wanted == "auto" or lies_between) and (obstacle := self._obstacle(task, len(points))) is not None:
             return Choice("loop", {"others": f"not together: {obstacle}"})
+        key = tuple(task.move.moving)
         if key not in self.chosen:
+            names = IMPLEMENTATIONS[1:] if wanted == "auto" else ("loop", wanted)
+            builds = {name: functools.partial(self._built, name, points=points) for name in names}
             agree = ROUNDING if self.precision is None else FEWER_BITS
-            builds = {name: functools.partial(self._built, name, points=points) for name in IMPLEMENTATIONS[1:]}
-            self.chosen[key] = choose(task, builds, points, {"vmap": "program"}, agree)
+            self.chosen[key] = choose(task, builds, points, {"vmap": "program"}, agree, wanted)
         return self.chosen[key]
 
     def named(self, name: str, task: Task, points: Array) -> Engine:
@@ -97,6 +99,12 @@ class Tiers:
         if self.on_device:
             return Device(task, self.device, points.shape[1], len(points), self.refusal)
         return Loop(task)
+
+    @staticmethod
+    def _starts_still(task: Task) -> bool:
+        """Whether it is worth looking for layers at the beginning that stand still: the first weight does."""
+        first = next(iter(dict(unwrap(task.model).named_parameters())), None)
+        return task.move.terms is not None and first not in task.move.moving
 
     @staticmethod
     def _moving(task: Task) -> list[int]:
@@ -127,9 +135,7 @@ class Tiers:
         terms, batches = task.move.terms(), list(task.batches)
         vmap = name == "vmap"
         made: Any = Vmapped(task.model, terms, batches) if vmap else Programmed(task.model, terms, batches, self.room)
-        samples, most = _GROUP[self.device.type]
-        points = max(1, min(most, samples // max(batch.samples for batch in batches)))
-        return Grouped(task, made, points, workers, self.device, width, self.on_device, self._arithmetic)
+        return Grouped(task, made, made.group(), workers, self.device, width, self.on_device, self._arithmetic)
 
     def _arithmetic(self) -> AbstractContextManager[None]:
         return nullcontext() if self.precision is None else lowered(self.precision, self.device)

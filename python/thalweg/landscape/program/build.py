@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functional_call
 
-from . import operations
+from . import operations, winograd
 from .affine import NORMS, Affine, as_flat, is_affine
+from .fusion import End, end_of
 from .trace import Refused, graph_of, module_of, parameters_of, varying, writes_in_place
 from .values import Each, Stacked, Value, each_of
 
@@ -40,6 +40,7 @@ class State:
 
 
 Step = Callable[[State], Value]
+Flatten = Callable[[Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Plan:
         frontier: What has to be known of a batch before: values of nodes (None), or what becomes of a node's input.
         steps: Nodes in order, how each is computed, and which values nobody needs afterwards.
         basis: [1 + directions, entries] terms of all weights that move.
+        loops: Whether convolutions go through the points one by one.
     """
 
     traced: fx.GraphModule
@@ -59,6 +61,7 @@ class Plan:
     frontier: dict[fx.Node, Callable[[Tensor], Any] | None]
     steps: list[tuple[fx.Node, Step, list[fx.Node]]]
     basis: Tensor
+    loops: bool
 
 
 def plan(model: nn.Module, terms: Mapping[str, Terms], reuse: bool) -> Plan:
@@ -81,7 +84,8 @@ class _Builder:
     vary: set[fx.Node] = field(default_factory=set)
     layers: dict[fx.Node, Affine] = field(default_factory=dict)
     products: set[fx.Node] = field(default_factory=set)  # layers whose products are kept
-    folded: dict[fx.Node, fx.Node] = field(default_factory=dict)  # a norm -> the layer that does its work
+    merged: dict[fx.Node, fx.Node] = field(default_factory=dict)  # a node -> the one that does its work
+    ends: dict[fx.Node, End] = field(default_factory=dict)  # of layers that the core's kernel computes
     fresh: set[fx.Node] = field(default_factory=set)  # values in memory that nobody else has
     flats: list[list[Tensor]] = field(default_factory=list)  # [parameters][1 + directions]
     size: int = 0
@@ -91,6 +95,11 @@ class _Builder:
         self.vary = varying(self.traced, self.terms)
         for node in nodes:
             self._find(node)
+        norms = {layer: norm for norm, layer in self.merged.items()}
+        for node, layer in self.layers.items():
+            if node not in self.products and winograd.suits(layer):
+                self.ends[node] = end_of(self.traced, node, norms.get(node, node), self.vary)
+                self.merged.update(self.ends[node].merged)
         varying_nodes = [node for node in nodes if node in self.vary]
         steps = [(node, self._step(node)) for node in varying_nodes]
         frontier: dict[fx.Node, Callable[[Tensor], Any] | None] = {}
@@ -105,7 +114,8 @@ class _Builder:
         if basis is None:  # every weight that moves is in kept products
             some = next(iter(self.terms.values()))
             basis = torch.zeros(len(some), 0, dtype=some[0].dtype, device=some[0].device)  # type: ignore[union-attr]
-        return Plan(self.traced, self.vary, frontier, [(n, step, over[n]) for n, step in steps], basis)
+        loops = any(layer.is_convolution and node not in self.products for node, layer in self.layers.items())
+        return Plan(self.traced, self.vary, frontier, [(n, step, over[n]) for n, step in steps], basis, loops)
 
     # ---- layers ---------------------------------------------------------------------------------------------
 
@@ -127,14 +137,14 @@ class _Builder:
             frozen = not module.training and module.running_mean is not None and not operations.has_hooks(module)
             if frozen and not any(p.data_ptr() in self.terms for p in module.parameters()):
                 self.layers[source].fold(module)
-                self.folded[node] = source
+                self.merged[node] = source
 
     def _terms_of(self, parameter: Tensor) -> list[Tensor | None]:
         directions = len(next(iter(self.terms.values()))) - 1
         own = self.terms.get(parameter.data_ptr())
         return [parameter.detach()] + [None] * directions if own is None else list(own)
 
-    def _slot(self, terms: Terms) -> Callable[[State], Tensor]:
+    def _slot(self, terms: Terms, as_flat: Flatten = as_flat) -> Callable[[State], Tensor]:
         """A place among the weights that move; gives [points, *shape]."""
         flats, view = [], None
         for term in terms:
@@ -151,9 +161,11 @@ class _Builder:
     def _step(self, node: fx.Node) -> Step:
         module = module_of(self.traced, node)
         source = node.all_input_nodes[0] if node.all_input_nodes else node
-        if node in self.folded:
-            self._inherit(node, source)
-            return lambda state: state.values[source]
+        if node in self.merged:
+            same = self.merged[node]
+            if same in self.fresh:
+                self.fresh.add(node)
+            return lambda state: state.values[same]
         if node in self.layers:
             self.fresh.add(node)
             return self._layer(node, source)
@@ -169,10 +181,6 @@ class _Builder:
             return self._sum(first, second, node)
         return self._general(node, module)
 
-    def _inherit(self, node: fx.Node, source: fx.Node) -> None:
-        if source in self.fresh:
-            self.fresh.add(node)
-
     def _owned(self, node: fx.Node) -> bool:
         """Whether the only reader of a value may write into it."""
         return node in self.fresh and len(node.users) == 1
@@ -181,6 +189,8 @@ class _Builder:
         layer = self.layers[node]
         if node in self.products:
             return lambda state: state.shared[node].at(state.coefficients)
+        if node in self.ends:
+            return self._convolution(layer, source, self.ends[node])
         if not any(term is not None for term in (*layer.weights[1:], *layer.biases[1:])):
             return self._fixed(layer, source)
         weights = self._slot(layer.weights)
@@ -191,6 +201,21 @@ class _Builder:
             x = state.values[source]
             x = [x] * len(state.coefficients) if shared else x
             return layer.at_points(x, weights(state), None if biases is None else biases(state))
+
+        return step
+
+    def _convolution(self, layer: Affine, source: fx.Node, end: End) -> Step:
+        """By the core's kernel, with what follows."""
+        weights = self._slot(layer.weights, winograd.as_flat)
+        biases = self._slot(layer.biases) if layer.biases else None
+        shared = source not in self.vary
+
+        def step(state: State) -> Value:
+            count = len(state.coefficients)
+            x = [state.values[source]] * count if shared else each_of(state.values[source])
+            bias = [None] * count if biases is None else biases(state)
+            added = [None] * count if end.added is None else each_of(state.values[end.added])
+            return [winograd.convolved(*each, end.relu) for each in zip(x, weights(state), bias, added, strict=True)]
 
         return step
 
@@ -229,11 +254,9 @@ class _Builder:
             functions: list[Any] = [module] * len(state.coefficients)
             if moved and module is not None:
                 weights = {name: slot(state) for name, slot in moved.items()}
-                functions = [_with(module, {n: w[i] for n, w in weights.items()}) for i in range(len(functions))]
+                functions = [
+                    operations.stand_in(module, {n: w[i] for n, w in weights.items()}) for i in range(len(functions))
+                ]
             return operations.at_every_point(node, functions, {**state.shared, **state.values}, self.vary, careful)
 
         return step
-
-
-def _with(module: nn.Module, weights: dict[str, Tensor]) -> Callable[..., Any]:
-    return lambda *args, **kwargs: functional_call(module, weights, args, kwargs)

@@ -5,8 +5,9 @@ Knows values and nodes of a graph, no weights.
 
 from __future__ import annotations
 
+import copy
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -85,6 +86,22 @@ def call(node: fx.Node, function: Callable[..., Any] | None, value_of: Callable[
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
     target = function if node.op == "call_module" else node.target
     return target(*args, **kwargs)  # type: ignore[operator, misc]
+
+
+def stand_in(module: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """The module with other weights, by name; the module itself is not touched, so that threads may do so at once."""
+    made = copy.copy(module)
+    own = {name: value for name, value in weights.items() if "." not in name}
+    made.__dict__["_parameters"] = {**module._parameters, **own}
+    if isinstance(module, nn.RNNBase):  # keeps its weights a second time
+        names = module._flat_weights_names
+        made.__dict__["_flat_weights"] = [made._parameters[name] for name in names]
+    inner: dict[str, nn.Module | None] = {}
+    for place, child in module._modules.items():
+        below = {n.removeprefix(f"{place}."): w for n, w in weights.items() if n.startswith(f"{place}.")}
+        inner[place] = stand_in(child, below) if below and child is not None else child
+    made.__dict__["_modules"] = inner
+    return made
 
 
 def at_every_point(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +61,24 @@ class Program:
         known = {node for node in shared if node.op in ("placeholder", "get_attr")}  # the user's own memory
         return sum(_bytes(value) for node, value in shared.items() if node not in known)
 
+    @property
+    def loops(self) -> bool:
+        """Whether convolutions go through the points one by one."""
+        return self._plan.loops
+
+    def width(self, index: int) -> int:
+        """Bytes of the largest value of batch number `index` at one point."""
+        widest = 0
+
+        def seen(value: Value) -> None:
+            nonlocal widest
+            widest = max([widest, *(_bytes(entry) for entry in each_of(value))])
+
+        basis = self._plan.basis
+        point = torch.zeros(1, len(basis) - 1, dtype=basis.dtype, device=basis.device)
+        self._run(index, self.at(point), seen)
+        return widest
+
     def forget(self, index: int) -> None:
         """Free what `prepare` kept."""
         self._shared.pop(index, None)
@@ -74,14 +92,18 @@ class Program:
 
     def outputs(self, index: int, at: tuple[Tensor, Tensor]) -> list[Any]:
         """The model's outputs for batch number `index`, one per point."""
+        return each_of(self._run(index, at))
+
+    def _run(self, index: int, at: tuple[Tensor, Tensor], seen: Callable[[Value], object] = id) -> Value:
         shared = self._shared[index]
         state = State({n: shared[n] for n, made in self._plan.frontier.items() if made is None}, shared, *at)
         out: Value = None
         for node, step, over in self._plan.steps:
             out = state.values[node] = step(state)
+            seen(out)
             for source in over:
                 state.values.pop(source, None)
-        return each_of(out)
+        return out
 
 
 def _bytes(value: Any) -> int:
