@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 import thalweg as tw
-from thalweg.cli import main
+from thalweg.cli import landscape_options, main
 
 _MODULE = """
 import torch
@@ -116,9 +118,87 @@ def test_resume_merge_and_info(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "a.npz is not a journal of thalweg" in capsys.readouterr().err
 
 
+def test_options_are_those_of_the_evaluator(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--style", "li2018", "--norm", "dfilter", "--ignore", "none", "--train-mode", "--bn", "batch"]
+    assert _run(*GRID, *options, "--out", "s.npz") == 0
+    nets = sys.modules["nets_of_test"]
+    torch.manual_seed(0)
+    model = nets.net()
+    ev = tw.landscape.Evaluator(model, "cross_entropy", nets.pair(), bn="batch", train_mode=True)
+    directions = tw.landscape.random_directions(model, norm="dfilter", style="li2018", ignore=None)
+    expected = ev.grid(directions, (-1, 1, 5), (-0.5, 1.5, 3), progress=False)
+    surface = tw.landscape.load("s.npz")
+    assert surface.metadata == json.loads(json.dumps(expected.metadata))
+    np.testing.assert_array_equal(surface.values["loss"], expected.values["loss"])
+    capsys.readouterr()
+
+
+def test_tiers_and_what_is_said_before_the_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    level = logging.getLogger("thalweg.landscape").level
+    assert _run(*GRID, "--out", "exact.npz") == 0
+    said = capsys.readouterr()
+    assert re.fullmatch(
+        r"landscape: exact tier, loop \(loop: \S+ ms for the first point\): 15 points, about \S+ s\n", said.err
+    )
+    quick = ["--tier", "rounding", "--implementation", "program"]
+    assert _run(*GRID, *quick, "--out", "quick.npz") == 0
+    assert capsys.readouterr().err.startswith("landscape: rounding tier, program (")
+    a, b = (tw.landscape.load(name).values["loss"] for name in ("exact.npz", "quick.npz"))
+    np.testing.assert_allclose(b, a, rtol=1e-5)
+    rough = ["--tier", "approximate", "--precision", "bf16", "--implementation", "loop"]
+    assert _run(*GRID, *rough, "--out", "rough.npz") == 0
+    metadata = tw.landscape.load("rough.npz").metadata
+    assert (metadata["tier"], metadata["precision"]) == ("approximate", "bf16")
+    assert metadata["error_probe"]["largest_absolute"] > 0
+    capsys.readouterr()
+    monkeypatch.setenv("RANK", "1")
+    assert _run(*GRID) == 0
+    assert capsys.readouterr() == ("", ""), "the first process speaks"
+    log = logging.getLogger("thalweg.landscape")
+    assert (log.level, log.handlers, log.propagate) == (level, [], True)
+
+
+def test_volumes_refined_grids_and_streamed_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(*GRID, "--z", "-1:0:2", "--out", "v.npz", "--preview", "v.png") == 0
+    assert "volume of shape 2 x 3 x 5" in capsys.readouterr().out
+    volume = tw.landscape.load("v.npz")
+    assert isinstance(volume, tw.landscape.Volume)
+    assert main(["landscape", "plot", "v.npz", "--out", "slices.png"]) == 0
+    assert main(["landscape", "plot", "v.npz", "--out", "slices.html"]) == 1
+    assert "a volume is drawn as .png" in capsys.readouterr().err
+    assert _run("--x", "-1:1:17", "--y", "-1:1:17", "--refine", "0.2", "--preview", "r.png", "--out", "r.npz") == 0
+    surface = tw.landscape.load("r.npz")
+    assert isinstance(surface, tw.landscape.Surface)
+    assert surface.metadata["refine"] == 0.2
+    assert surface.evaluated is not None
+    assert 9 <= surface.evaluated.sum() < 289
+    assert "up to 289 points, about" in capsys.readouterr().err
+    for name in ("v.png", "slices.png", "r.png"):
+        assert Path(name).read_bytes().startswith(b"\x89PNG")
+    assert main(["landscape", "run", "--model", "nets_of_test:net", "--data", "nets_of_test:loader", "--x", "0:1:2", "--memory-budget", "0.1K", "--json"]) == 0  # fmt: skip
+    assert json.loads(capsys.readouterr().out)["metadata"]["streamed"] is True
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("512", 512), ("4G", 4 << 30), ("1.5GiB", 3 << 29), ("64 mb", 64 << 20), ("2T", 2 << 40), ("1k", 1024)],
+)
+def test_bytes(text: str, number: int) -> None:
+    assert landscape_options._bytes(text) == number
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (["--y", "none", "--z", "0:1:2"], "--z needs --y"),
+        (["--y", "none", "--refine", "0.1"], "--refine is for grids"),
+        (["--z", "0:1:2", "--refine", "0.1"], "--refine is for grids"),
+        (["--y", "none", "--preview", "p.png"], "--preview is for grids and volumes"),
+        (["--preview", "p.html"], "--preview must end in .png"),
+        (["--precision", "bf16"], "tier='approximate' and precision go together"),
+        (["--norm", "dfilter"], "norm must be one of"),
         (["--model", "nets_of_test"], "--model must be module:callable such as nets:trained, got 'nets_of_test'"),
         (["--model", "nets_of_test:none"], "--model: module 'nets_of_test' has no 'none'"),
         (["--model", "no_such_module:net"], "cannot import 'no_such_module'"),
@@ -142,8 +222,11 @@ def test_errors_are_one_line(arguments: list[str], text: str, capsys: pytest.Cap
 
 
 def test_wrong_usage_is_exit_code_two(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--x", "-1:1"], ["--y", "a:b:c"], ["--norm", "filters"], ["--x"]):
+    wrong = ["--x", "-1:1"], ["--y", "a:b:c"], ["--norm", "filters"], ["--x"], ["--memory-budget", "4X"]
+    for arguments in (*wrong, ["--batch-size", "few"], ["--tier", "fast"]):
         with pytest.raises(SystemExit) as caught:
             _run(*arguments)
         assert caught.value.code == 2
-    assert "expected first:last:number such as -1:1:51, got '-1:1'" in capsys.readouterr().err
+    assert "expected first:last:number such as -1:1:51, got '-1:1'" in (err := capsys.readouterr().err)
+    assert "expected bytes such as 512M or 4G, got '4X'" in err
+    assert "expected a number of samples or tune, got 'few'" in err

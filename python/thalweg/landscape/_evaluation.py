@@ -245,8 +245,8 @@ class Evaluation:
         name = ledger.told.get("implementation")
         if name is None:
             self.choice = tiers.choice(task, points)
-            if "others" in self.choice.reasons:
-                self.choice = self._plain(f"{self.choice.reasons['others']}; ")
+            if self.choice.seconds is None:  # there was no trial
+                self.choice = self._plain(f"{next(iter(self.choice.reasons.values()))}; ")
             ledger.tell({"implementation": self.choice.name})
             name = ledger.told["implementation"]
         if self.choice is None or self.choice.name != name:

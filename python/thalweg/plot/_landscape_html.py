@@ -44,34 +44,30 @@ def scene(surface: Surface, metric: str, trajectory: Array | None, snapshots: Ar
 
 def _surface(go: Any, surface: Surface, metric: str, visible: bool, bar: dict[str, Any] | None) -> Any:
     return go.Surface(
-        x=surface.x, y=surface.y, z=heights(surface, metric)[0], customdata=surface.metric(metric),
-        text=_words(surface, metric), hovertemplate=_hover(metric, surface.evaluated is not None), colorscale=_SCALE, opacity=0.95, visible=visible, showscale=bar is not None,
-        colorbar=bar,
+        x=surface.x, y=surface.y, z=heights(surface, metric)[0], **_told(surface, metric), colorscale=_SCALE,
+        opacity=0.95, visible=visible, showscale=bar is not None, colorbar=bar,
     )  # fmt: skip
 
 
 def _contours(go: Any, surface: Surface, metric: str, visible: bool) -> Any:
     z, label = heights(surface, metric)
     return go.Contour(
-        x=surface.x, y=surface.y, z=z, customdata=surface.metric(metric), text=_words(surface, metric),
-        hovertemplate=_hover(metric, surface.evaluated is not None), colorscale=_SCALE, visible=visible, ncontours=20, colorbar={"title": {"text": label, "side": "right"}},
+        x=surface.x, y=surface.y, z=z, **_told(surface, metric), colorscale=_SCALE, visible=visible, ncontours=20,
+        colorbar={"title": {"text": label, "side": "right"}},
     )  # fmt: skip
 
 
-def _hover(metric: str, words: bool = False) -> str:
-    value = "%{text}" if words else "%{customdata:.5g}"
-    return f"x %{{x:.4g}}<br>y %{{y:.4g}}<br>{metric} {value}<extra></extra>"
-
-
-def _words(surface: Surface, metric: str) -> list[list[str]] | None:
-    """What is shown of points of a refined surface: those that were not evaluated are said to be interpolated."""
+def _told(surface: Surface, metric: str) -> dict[str, Any]:
+    """What is shown of a point; of a refined surface's that were not evaluated, that they are interpolated."""
     if surface.evaluated is None:
-        return None
-    pairs = zip(surface.filled(metric).tolist(), surface.evaluated.tolist(), strict=True)
-    return [
-        [f"{value:.5g}" if known else f"≈ {value:.3g}, interpolated" for value, known in zip(*row, strict=True)]
-        for row in pairs
-    ]
+        return {"customdata": surface.metric(metric), "hovertemplate": _hover(metric)}
+    values = np.char.mod("%.5g", surface.filled(metric)).astype(object)
+    words = np.where(surface.evaluated, values, "≈ " + values + ", interpolated")
+    return {"customdata": words, "hovertemplate": _hover(metric).replace(":.5g", "")}
+
+
+def _hover(metric: str) -> str:
+    return f"x %{{x:.4g}}<br>y %{{y:.4g}}<br>{metric} %{{customdata:.5g}}<extra></extra>"
 
 
 def _axes(surface: Surface, metric: str) -> dict[str, Any]:
