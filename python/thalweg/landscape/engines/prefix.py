@@ -42,11 +42,13 @@ class Prefixed(Loop):
         if not self._suffix:
             raise Refused("nothing moves")
         needed = {source for node in self._suffix for source in node.all_input_nodes if source not in self._vary}
-        self._kept = [self._prefix(nodes, batch.inputs, needed) for batch in task.batches]
-        own = {node for node in needed if node.op in ("placeholder", "get_attr")}
-        size = sum(_bytes(v) for kept in self._kept for node, v in kept.items() if node not in own)
-        if size > room:
-            raise Refused(f"the kept outputs take {size >> 20} MiB, there is room for {room >> 20}")
+        own = {node for node in needed if node.op in ("placeholder", "get_attr")}  # the user's memory
+        self._kept: list[dict[fx.Node, Any]] = []
+        for batch in task.batches:
+            self._kept.append(self._prefix(nodes, batch.inputs, needed))
+            room -= sum(_bytes(value) for node, value in self._kept[-1].items() if node not in own)
+            if room < 0:
+                raise Refused("the outputs that would be kept take more memory than there is room for")
 
     def _prefix(self, nodes: list[fx.Node], inputs: Any, needed: set[fx.Node]) -> dict[fx.Node, Any]:
         values: dict[fx.Node, Any] = {}
