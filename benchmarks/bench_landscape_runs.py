@@ -30,7 +30,7 @@ def test_two_processes_against_one(
 ) -> None:
     """Both of one thread, exact tier; the time from when both are ready to when both have the whole grid."""
     timed = not request.config.getoption("benchmark_disable")
-    samples, side, rounds = (SAMPLES, 12, 3) if timed else (64, 3, 1)
+    samples, side, rounds = (SAMPLES, 10, 3) if timed else (64, 3, 1)
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # of neither, so it outlives both
     arguments = [str(value) for value in (store.port, samples, side, rounds)]
     processes = [
@@ -55,7 +55,7 @@ def test_two_processes_against_one(
 def test_journal_against_none(against: Callable[..., None], request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """The rounding tier, whose points are cheapest, so that a journal weighs most; each run begins one anew."""
     timed = not request.config.getoption("benchmark_disable")
-    samples, side = (SAMPLES, 16) if timed else (64, 3)
+    samples, side = (SAMPLES, 12) if timed else (64, 3)
     net = problem("MLP", samples)
     evaluator = Evaluator(net.model, "cross_entropy", (net.x, net.y), tier="rounding", implementation="program")
     axis, files = (-1.0, 1.0, side), itertools.count()
@@ -69,4 +69,4 @@ def test_journal_against_none(against: Callable[..., None], request: pytest.Fixt
 
     np.testing.assert_array_equal(journaled(), plain())
     case = f"MLP, {samples:,} samples, {side} x {side}, rounding tier"
-    against("landscape grid with resume=", case, "without", journaled, plain, seconds=15.0)
+    against("landscape grid with resume=", case, "without", journaled, plain, seconds=10.0)

@@ -20,7 +20,7 @@ TOLERANCE = 1e-4  # relative, against float64; a float32 sum over a deep network
 CHECKED = 512  # samples on which a large network's values are checked before it is timed
 TRIAL = 512  # samples of the trial that chooses an implementation
 BATCHES = (16, 32, 64, 128, 256, 512, 1024, 2048)
-CHUNKS = (4, 8, 16)
+CHUNKS = (2, 4, 8, 16)
 
 
 class Absent(Exception):
@@ -115,26 +115,29 @@ def loop(problem: Problem, count: int, timed: bool, batch: int) -> Side:
 def loader(problem: Problem, count: int, timed: bool) -> Side:
     """The DataLoader loop, without workers or with two, whichever is faster."""
     points = coordinates(count)
-    loaders = {workers: loader_of(problem, workers) for workers in ((0, 2) if timed else (0,))}
-    best = 0
-    if timed:
-        for workers in list(loaders):
-            try:
-                with_loader(problem, points[:1], loaders[workers])
-            except (RuntimeError, OSError):  # processes cannot be started or have no shared memory here
-                loaders.pop(workers)
-        best = fastest(lambda workers: with_loader(problem, points[:1], loaders[workers]), list(loaders), 2)
+    best = _fastest_workers(problem.part(2048) if count == 1 else problem) if timed else 0
+    data = loader_of(problem, best)
     note = f"batch 128, {best} workers, one .item() per batch"
-    return Side(lambda: with_loader(problem, points, loaders[best]), points, note=note, facts={"workers": best})
+    return Side(lambda: with_loader(problem, points, data), points, note=note, facts={"workers": best})
+
+
+def _fastest_workers(problem: Problem) -> int:
+    """0 or 2, where processes can be started."""
+    loaders = {workers: loader_of(problem, workers) for workers in (0, 2)}
+    try:
+        with_loader(problem, coordinates(1), loaders[2])
+    except (RuntimeError, OSError):  # no processes, or no memory that they could share
+        return 0
+    return fastest(lambda workers: with_loader(problem, coordinates(1), loaders[workers]), (0, 2), 2)
 
 
 def vmapped(problem: Problem, count: int, timed: bool) -> Side:
     """`torch.func.vmap`, at the best of some chunks and batches."""
     batch, chunk = min(128, len(problem.y)), 2
     if timed:
-        few = count < CHUNKS[0]  # a network so large that a few samples tell
-        part = problem.part(256 if few else 2048)
-        settings = [(b, c) for b in (64, 256, 1024) if b <= len(part.y) for c in ((2, 4) if few else CHUNKS)]
+        large = count == 1  # so large that few samples tell
+        part = problem.part(256 if large else 1024)
+        settings = [(b, c) for b in ((64, 256) if large else (256, 1024)) for c in CHUNKS[: 1 if large else None]]
         per_point = {s: _seconds(lambda s=s: stacked(part, coordinates(s[1]), *s)) / s[1] for s in settings}
         batch, chunk = min(per_point, key=per_point.__getitem__)
     points = coordinates(-(-count // chunk) * chunk)

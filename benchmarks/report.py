@@ -6,12 +6,14 @@ import inspect
 import json
 import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from report_landscape import landscape_tables
 from report_numbers import bold_ratio, duration
 from report_range import range_tables
+from report_targets import target_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -230,6 +232,12 @@ def sources(doc: str) -> str:
     return ", ".join(parts)
 
 
+def target_tables() -> str:
+    """One table per machine."""
+    tables = [target_table(data["conditions"], data["rows"]) for _, data in results_with("cpu")]
+    return "\n\n".join(tables) or "not yet measured"
+
+
 SECTIONS = {
     "cpu": cpu_tables,
     "gpu": gpu_tables,
@@ -240,25 +248,29 @@ SECTIONS = {
 }
 
 
-def render(text: str) -> str:
-    """The README with every generated section renewed."""
-    for name, build in SECTIONS.items():
+MEASURED = {"targets": target_tables}  # sections of benchmarks/README.md
+
+
+def render(text: str, sections: Mapping[str, Callable[[], str]] = SECTIONS) -> str:
+    """A README with every generated section renewed."""
+    for name, build in sections.items():
         pattern = rf"(<!-- generated: {name} -->\n).*?(<!-- end: {name} -->)"
         text, count = re.subn(pattern, lambda m, b=build: m.group(1) + b() + "\n" + m.group(2), text, flags=re.DOTALL)
         if count != 1:
-            raise SystemExit(f"report: expected one section called {name} in README.md, found {count}")
+            raise SystemExit(f"report: expected one section called {name}, found {count}")
     return text
 
 
 def main() -> int:
     """Write, or with --check compare."""
-    readme = ROOT / "README.md"
-    before = readme.read_text()
-    after = render(before)
-    if "--check" in sys.argv[1:]:
-        return int(before != after)
-    readme.write_text(after)
-    return 0
+    changed = False
+    for readme, sections in ((ROOT / "README.md", SECTIONS), (Path(__file__).parent / "README.md", MEASURED)):
+        before = readme.read_text()
+        after = render(before, sections)
+        changed |= before != after
+        if "--check" not in sys.argv[1:]:
+            readme.write_text(after)
+    return int(changed and "--check" in sys.argv[1:])
 
 
 if __name__ == "__main__":

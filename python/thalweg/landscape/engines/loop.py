@@ -25,7 +25,11 @@ class Loop:
             cells = HostCells(task.measure.columns)
             task.same.reset()
             task.move.to(*point)
-            task.add(cells)
+            self._add(cells)
             totals[i] = cells.totals
             done()
         return totals
+
+    def _add(self, cells: HostCells) -> None:
+        """Add the batches' shares at the weights that the model has now."""
+        self._task.add(cells)

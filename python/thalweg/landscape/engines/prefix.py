@@ -6,9 +6,8 @@ The same operations on the same numbers as the model's own forward pass, so the 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 from torch import Tensor, fx
 
 from .._cells import HostCells
@@ -18,7 +17,7 @@ from . import Array, Done, Task
 from .loop import Loop
 
 
-class Prefixed:
+class Prefixed(Loop):
     """See Engine.
 
     Args:
@@ -31,9 +30,8 @@ class Prefixed:
     """
 
     def __init__(self, task: Task, moving: Iterable[int], room: int) -> None:
-        self._task = task
-        self.told: dict[str, Any] = {}
-        self._plain: Loop | Literal[False] | None = None  # None: not compared yet
+        super().__init__(task)
+        self._trusted: bool | None = None  # None: not compared yet
         self._traced = graph_of(task.model)
         self._vary = varying(self._traced, moving)
         nodes = list(self._traced.graph.nodes)
@@ -44,11 +42,13 @@ class Prefixed:
         if not self._suffix:
             raise Refused("nothing moves")
         needed = {source for node in self._suffix for source in node.all_input_nodes if source not in self._vary}
-        self._kept = [self._prefix(nodes, batch.inputs, needed) for batch in task.batches]
-        own = {node for node in needed if node.op in ("placeholder", "get_attr")}
-        size = sum(_bytes(v) for kept in self._kept for node, v in kept.items() if node not in own)
-        if size > room:
-            raise Refused(f"the kept outputs take {size >> 20} MiB, there is room for {room >> 20}")
+        own = {node for node in needed if node.op in ("placeholder", "get_attr")}  # the user's memory
+        self._kept: list[dict[fx.Node, Any]] = []
+        for batch in task.batches:
+            self._kept.append(self._prefix(nodes, batch.inputs, needed))
+            room -= sum(_bytes(value) for node, value in self._kept[-1].items() if node not in own)
+            if room < 0:
+                raise Refused("the outputs that would be kept take more memory than there is room for")
 
     def _prefix(self, nodes: list[fx.Node], inputs: Any, needed: set[fx.Node]) -> dict[fx.Node, Any]:
         values: dict[fx.Node, Any] = {}
@@ -75,27 +75,17 @@ class Prefixed:
 
     def evaluate(self, points: Array, done: Done) -> Array:
         """See Engine; the first point is evaluated in both ways, and a model that differs is left as it is."""
-        if self._plain is None:
-            first, again = Loop(self._task), self._evaluated(points[:1], lambda: None)
-            trusted = first.evaluate(points[:1], lambda: None).tobytes() == again.tobytes()
-            self._plain = False if trusted else first
-        return self._plain.evaluate(points, done) if self._plain else self._evaluated(points, done)
+        if self._trusted is None:
+            first = Loop(self._task).evaluate(points[:1], lambda: None)
+            self._trusted = first.tobytes() == super().evaluate(points[:1], lambda: None).tobytes()
+        return super().evaluate(points, done) if self._trusted else Loop(self._task).evaluate(points, done)
 
-    def _evaluated(self, points: Array, done: Done) -> Array:
-        task = self._task
-        totals = np.empty((len(points), task.measure.columns))
-        for i, point in enumerate(points.tolist()):
-            cells = HostCells(task.measure.columns)
-            task.same.reset()
-            task.move.to(*point)
-            for kept, batch in zip(self._kept, task.batches, strict=True):
-                values = dict(kept)
-                for node in self._suffix:
-                    values[node] = self._value(node, None, values)
-                task.measure.add_output(values[self._suffix[-1]], batch, cells)
-            totals[i] = cells.totals
-            done()
-        return totals
+    def _add(self, cells: HostCells) -> None:
+        for kept, batch in zip(self._kept, self._task.batches, strict=True):
+            values = dict(kept)
+            for node in self._suffix:
+                values[node] = self._value(node, None, values)
+            self._task.measure.add_output(values[self._suffix[-1]], batch, cells)
 
 
 def _bytes(value: Any) -> int:

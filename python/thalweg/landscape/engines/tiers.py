@@ -132,6 +132,10 @@ class Tiers:
         if name == "vmap" and self.precision == "bf16":
             raise Refused("torch.func.vmap leaves autocast aside")
         assert task.move.terms is not None  # or there would be an obstacle
+        params = dict(unwrap(task.model).named_parameters())
+        size = sum(params[name].numel() * params[name].element_size() for name in task.move.moving)
+        if 2 * size * (1 + width) > self.room:  # the terms, and their copy in one piece
+            raise Refused(f"weights and directions of {size >> 20} MiB each take more memory than there is room for")
         terms, batches = task.move.terms(), list(task.batches)
         vmap = name == "vmap"
         made: Any = Vmapped(task.model, terms, batches) if vmap else Programmed(task.model, terms, batches, self.room)
