@@ -211,7 +211,8 @@ def registered(session: Session, core_name: str, cls: type[tw.optim.FusedOptimiz
         defaults = cls([nn.Parameter(torch.ones(1))]).defaults
         lion = {key: defaults[key] for key in ("betas", "weight_decay")}
         peers = {FOREACH: lambda params: ForeachLion(params, LR, **lion), **peers}
-    peers = {**torch_forms(cls.torch_class, {"lr": LR, **options}), **peers}
+    forms = (FOREACH,) if core_name == "adagrad" and session.cuda else (FUSED, FOREACH)  # torch fuses it on CPUs alone
+    peers = {**torch_forms(cls.torch_class, {"lr": LR, **options}, forms), **peers}
     return contest(session, cls.__name__, core_name, LARGE, peers, **options)
 
 

@@ -39,7 +39,10 @@ class Peer:
 
     def build(self, params: Sequence[nn.Parameter]) -> Any:
         """The optimizer, ready to step; ImportError where the package is not installed."""
-        optimizer = getattr(importlib.import_module(self.module), self.name)(params, lr=LR, **self.options)
+        made = getattr(importlib.import_module(self.module), self.name)
+        known = inspect.signature(made).parameters  # older releases have no foreach form
+        options = {key: value for key, value in self.options.items() if key in known or key != "foreach"}
+        optimizer = made(params, lr=LR, **options)
         for key, value in self.attributes.items():
             setattr(optimizer, key, value)
         if hasattr(optimizer, "train"):  # the schedule-free ones begin with the average in the parameters
