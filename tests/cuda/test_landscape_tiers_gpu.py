@@ -165,15 +165,16 @@ def test_the_host_reads_once_per_call(real_device: torch.device, monkeypatch: py
     directions = random_directions(model)
     ev.points(directions, POINTS)  # warms up
     finish, begin = grouped.Progress.finish, grouped.Progress.__init__
-    guard = _strict()
+    guards = []
 
     def started(self: Any, *args: Any) -> None:
         begin(self, *args)
-        guard.__enter__()
+        guards.append(_strict())
+        guards[-1].__enter__()
 
     def finished(self: Any) -> None:
         finish(self)
-        guard.__exit__(None, None, None)
+        guards.pop().__exit__(None, None, None)
 
     monkeypatch.setattr(grouped.Progress, "__init__", started)
     monkeypatch.setattr(grouped.Progress, "finish", finished)
