@@ -199,7 +199,7 @@ TensorTable::Pass TensorTable::gather(bool states_known) {
         (capturing_ && p.ref.device < 0))
       refuse(n);
     hot.device = p.ref.device;
-    if (capturing_) device_of(n);  // before states are made, which a capture on a new device cannot hold either
+    if (!same && hot.device >= 0) device_of(n);  // before states are made: a capture on a new device is refused here
     if (same && keeps_state(n))
       same = hot.inner != nullptr && hot.seen == p.ref.data && checks_[n].count >= 0 && inner_state_same(n);
     if (same) add_item(n, p, d);

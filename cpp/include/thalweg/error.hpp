@@ -14,8 +14,8 @@ struct CudaError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// One part of a message. Not through a stream: in a module with a C++ library of its own beside another one in the process,
-// its locales are not to be relied on.
+// One part of a message. Not through a stream: in a module with a C++ library of its own beside another one in the
+// process, its locales are not to be relied on.
 inline const std::string& part_of(const std::string& text) { return text; }
 inline std::string part_of(std::string_view text) { return std::string(text); }
 inline std::string part_of(const char* text) { return text; }
