@@ -80,7 +80,7 @@ def choose(
             started = time.perf_counter()
             engine.evaluate(rows, _nothing)
             seconds = (time.perf_counter() - started) / len(rows)
-        except (Refused, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        except (Refused, RuntimeError, ValueError, TypeError) as error:
             if reference is None:
                 raise  # what the plain loop cannot do nobody can
             reasons[name] = (str(error).splitlines() or [type(error).__name__])[0]

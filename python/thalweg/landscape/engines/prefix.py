@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from .._cells import HostCells
 from ..program import operations
+from ..program.program import bytes_of
 from ..program.trace import Refused, graph_of, module_of, varying, writes_in_place
 from . import Array, Done, Task
 from .loop import Loop
@@ -46,7 +47,7 @@ class Prefixed(Loop):
         self._kept: list[dict[fx.Node, Any]] = []
         for batch in task.batches:
             self._kept.append(self._prefix(nodes, batch.inputs, needed))
-            room -= sum(_bytes(value) for node, value in self._kept[-1].items() if node not in own)
+            room -= sum(bytes_of(value) for node, value in self._kept[-1].items() if node not in own)
             if room < 0:
                 raise Refused("the outputs that would be kept take more memory than there is room for")
 
@@ -86,7 +87,3 @@ class Prefixed(Loop):
             for node in self._suffix:
                 values[node] = self._value(node, None, values)
             self._task.measure.add_output(values[self._suffix[-1]], batch, cells)
-
-
-def _bytes(value: Any) -> int:
-    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0

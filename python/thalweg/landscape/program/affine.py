@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .operations import has_hooks
 from .values import Each, Stacked, each_of, stack_of
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -22,7 +23,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 def is_affine(module: nn.Module | None) -> bool:
     """Tell whether the layer is one of torch's own, without hooks, parametrisations or other people's overrides."""
     plain = type(module) in LAYERS and not hasattr(module, "parametrizations")
-    return plain and not (module._forward_hooks or module._forward_pre_hooks)  # type: ignore[union-attr]
+    return plain and module is not None and not has_hooks(module)
 
 
 @dataclass

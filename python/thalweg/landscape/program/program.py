@@ -39,7 +39,7 @@ class Program:
         return any(layer is not None for layer in self._plan.frontier.values())
 
     @property
-    def weight_bytes(self) -> int:
+    def weightbytes_of(self) -> int:
         """Memory of the weights at one point."""
         return self._plan.basis.shape[1] * self._plan.basis.element_size()
 
@@ -59,7 +59,7 @@ class Program:
         shared = {n: values[n] if made is None else made(values[n.all_input_nodes[0]]) for n, made in frontier}
         self._shared[index] = shared
         known = {node for node in shared if node.op in ("placeholder", "get_attr")}  # the user's own memory
-        return sum(_bytes(value) for node, value in shared.items() if node not in known)
+        return sum(bytes_of(value) for node, value in shared.items() if node not in known)
 
     @property
     def loops(self) -> bool:
@@ -72,16 +72,12 @@ class Program:
 
         def seen(value: Value) -> None:
             nonlocal widest
-            widest = max([widest, *(_bytes(entry) for entry in each_of(value))])
+            widest = max([widest, *(bytes_of(entry) for entry in each_of(value))])
 
         basis = self._plan.basis
         point = torch.zeros(1, len(basis) - 1, dtype=basis.dtype, device=basis.device)
         self._run(index, self.at(point), seen)
         return widest
-
-    def forget(self, index: int) -> None:
-        """Free what `prepare` kept."""
-        self._shared.pop(index, None)
 
     def at(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients [points, terms] and all weights [points, entries] for points [points, directions]."""
@@ -106,10 +102,11 @@ class Program:
         return out
 
 
-def _bytes(value: Any) -> int:
+def bytes_of(value: Any) -> int:
+    """Memory of a value: a tensor, products that are kept, or several of them."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     terms = getattr(value, "terms", None)
     if terms is not None:
-        return _bytes(terms)
-    return sum(map(_bytes, value)) if isinstance(value, (tuple, list)) else 0
+        return bytes_of(terms)
+    return sum(map(bytes_of, value)) if isinstance(value, (tuple, list)) else 0
