@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from .._cells import HostCells
 from ..program import operations
 from ..program.program import bytes_of
-from ..program.trace import Refused, graph_of, module_of, varying, writes_in_place
+from ..program.trace import Refused, attribute_of, graph_of, module_of, varying, writes_in_place
 from . import Array, Done, Task
 from .loop import Loop
 
@@ -62,10 +62,7 @@ class Prefixed(Loop):
         if node.op == "placeholder":
             return inputs
         if node.op == "get_attr":
-            found: Any = self._traced
-            for part in str(node.target).split("."):
-                found = getattr(found, part)
-            return found
+            return attribute_of(self._traced, node)
         careful = node in self._vary and writes_in_place(self._traced, node)
 
         def value_of(source: fx.Node) -> Any:

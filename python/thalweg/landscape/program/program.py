@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from . import operations
 from .build import Plan, State, plan
-from .trace import module_of
+from .trace import attribute_of, module_of
 from .values import Value, each_of
 
 Terms = Sequence[Tensor | None]
@@ -52,7 +51,7 @@ class Program:
             if node.op == "placeholder":
                 values[node] = inputs
             elif node.op == "get_attr":
-                values[node] = operator.attrgetter(str(node.target))(traced)
+                values[node] = attribute_of(traced, node)
             else:
                 values[node] = operations.call(node, module_of(traced, node), values.__getitem__)
         frontier = self._plan.frontier.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -51,13 +52,18 @@ def module_of(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return traced.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
+def attribute_of(traced: fx.GraphModule, node: fx.Node) -> Any:
+    """What a node reads off the model."""
+    return operator.attrgetter(str(node.target))(traced)
+
+
 def parameters_of(traced: fx.GraphModule, node: fx.Node) -> list[Tensor]:
     """The parameters that a node reads itself."""
     module = module_of(traced, node)
     if module is not None:
         return list(module.parameters())
     if node.op == "get_attr":
-        value = operator.attrgetter(str(node.target))(traced)
+        value = attribute_of(traced, node)
         return [value] if isinstance(value, nn.Parameter) else []
     return []
 
